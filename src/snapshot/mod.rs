@@ -1,0 +1,2 @@
+//! The compiled, immutable policy that workers read, and the cell that publishes it.
+#![deny(unsafe_code)]

@@ -1,0 +1,24 @@
+//! The words that every module shares: ids, indexes, directions and verdicts. No logic of its own.
+
+mod id;
+mod verdict;
+
+pub use id::{
+    Generation, GroupId, InterfaceId, InterfaceSlot, LinkId, PrefixListId, RuleId, RuleSlot,
+    WorkerId,
+};
+pub use verdict::{Direction, DropReason, PassReason, PortSide, Verdict};
+
+/// IP protocol numbers (IANA "Assigned Internet Protocol Numbers") that the code names.
+pub mod protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+}

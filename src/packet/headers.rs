@@ -246,6 +246,8 @@ pub struct IpPacket {
 /// An Ethernet/IPv4 ARP packet (RFC 826).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArpPacket {
+    /// VLAN ids of the frame.
+    pub vlan: VlanTags,
     /// 1 request, 2 reply.
     pub operation: u16,
     /// Sender's protocol address.

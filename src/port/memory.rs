@@ -102,4 +102,8 @@ impl Port for MemoryPort {
         }
         taken
     }
+
+    fn has_received(&self) -> bool {
+        !self.incoming.is_empty()
+    }
 }

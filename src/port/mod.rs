@@ -74,4 +74,7 @@ pub trait Port {
     /// Gives free chunks to the receive side until it is full or `source` is empty; returns how
     /// many it took.
     fn refill(&mut self, source: impl FnMut() -> Option<ChunkAddr>, limit: usize) -> usize;
+
+    /// Whether a frame waits to be received; asked once more before a worker sleeps.
+    fn has_received(&self) -> bool;
 }

@@ -18,10 +18,10 @@ fn checksums_are_right(frame: &[u8]) -> bool {
     };
     match (sliced.transport.unwrap(), addresses) {
         (TransportSlice::Tcp(tcp), Ok((source, destination))) => {
-            tcp.calc_checksum_ipv4(source.into(), destination.into()) == Ok(tcp.checksum())
+            tcp.calc_checksum_ipv4(source, destination) == Ok(tcp.checksum())
         }
         (TransportSlice::Tcp(tcp), Err((source, destination))) => {
-            tcp.calc_checksum_ipv6(source.into(), destination.into()) == Ok(tcp.checksum())
+            tcp.calc_checksum_ipv6(source, destination) == Ok(tcp.checksum())
         }
         (TransportSlice::Udp(udp), addresses) => {
             let header = udp.to_header();

@@ -190,6 +190,10 @@ fn parse_arp(payload: Bytes<'_>) -> Parsed {
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod generate;
+#[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod tests;

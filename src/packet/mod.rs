@@ -13,10 +13,12 @@
 
 pub mod build;
 mod flow_key;
+mod hash;
 mod headers;
 mod parse;
 
 pub use flow_key::{End, FlowKey, KeyKind};
+pub use hash::FlowHasher;
 pub use headers::{
     Address, Addresses, ArpPacket, Family, Fragment, IpPacket, Malformed, Parsed, TcpFlags,
     TcpHeader, Transport, VlanTags,

@@ -59,8 +59,11 @@ impl<'a> Wire<'a> {
         self.number(at, 4).map(|number| number as u32)
     }
 
-    /// Whether all of the first `len` bytes can be read.
+    /// Whether all of the first `len` bytes can be read; too short on the wire is the worse fault.
     fn has(&self, len: usize) -> Result<(), Missing> {
+        if self.len() < len {
+            return Err(Missing::OnWire);
+        }
         for at in 0..len {
             self.u8(at)?;
         }
@@ -95,7 +98,7 @@ pub(super) fn parse(frame: &[u8], original_len: usize) -> Parsed {
 }
 
 fn frame_of(wire: Wire<'_>) -> Result<Parsed, Malformed> {
-    wire.has(14).map_err(|_| Malformed::Ethernet)?;
+    wire.has(14).map_err(|_missing| Malformed::Ethernet)?;
     let mut ethertype = wire.u16(12).unwrap();
     let mut rest = wire.skip(14);
     let mut ids = Vec::new();
@@ -103,7 +106,7 @@ fn frame_of(wire: Wire<'_>) -> Result<Parsed, Malformed> {
         if ids.len() == 2 {
             return Err(Malformed::Ethernet);
         }
-        rest.has(4).map_err(|_| Malformed::Ethernet)?;
+        rest.has(4).map_err(|_missing| Malformed::Ethernet)?;
         ids.push(rest.u16(0).unwrap() % 4096);
         ethertype = rest.u16(2).unwrap();
         rest = rest.skip(4);
@@ -121,7 +124,7 @@ fn frame_of(wire: Wire<'_>) -> Result<Parsed, Malformed> {
 }
 
 fn arp(wire: Wire<'_>) -> Result<Parsed, Malformed> {
-    wire.has(28).map_err(|_| Malformed::Arp)?;
+    wire.has(28).map_err(|_missing| Malformed::Arp)?;
     if wire.number(0, 6) != Ok(0x0001_0800_0604) {
         return Err(Malformed::Arp);
     }
@@ -133,12 +136,13 @@ fn arp(wire: Wire<'_>) -> Result<Parsed, Malformed> {
 }
 
 fn ipv4(wire: Wire<'_>, vlan: VlanTags) -> Result<Parsed, Malformed> {
-    wire.has(20).map_err(|_| Malformed::IpLength)?;
+    wire.has(20).map_err(|_missing| Malformed::IpLength)?;
     let header_len = usize::from(wire.u8(0).unwrap() % 16) * 4;
     if wire.u8(0).unwrap() / 16 != 4 || header_len < 20 {
         return Err(Malformed::IpLength);
     }
-    wire.has(header_len).map_err(|_| Malformed::IpLength)?;
+    wire.has(header_len)
+        .map_err(|_missing| Malformed::IpLength)?;
     let mut sum = 0_u64;
     for at in (0..header_len).step_by(2) {
         sum += u64::from(wire.u16(at).unwrap());
@@ -168,7 +172,7 @@ fn ipv4(wire: Wire<'_>, vlan: VlanTags) -> Result<Parsed, Malformed> {
 }
 
 fn ipv6(wire: Wire<'_>, vlan: VlanTags) -> Result<Parsed, Malformed> {
-    wire.has(40).map_err(|_| Malformed::IpLength)?;
+    wire.has(40).map_err(|_missing| Malformed::IpLength)?;
     let payload_len = usize::from(wire.u16(4).unwrap());
     if wire.u8(0).unwrap() / 16 != 6 || payload_len > wire.len() - 40 {
         return Err(Malformed::IpLength);
@@ -237,7 +241,7 @@ fn fragment(
     if offset == 0 && !more {
         return Ok(Fragment::Whole);
     }
-    let is_wrong = (more && len % 8 != 0)
+    let is_wrong = (more && !len.is_multiple_of(8))
         || len == 0
         || before + offset + len > 65_535
         || (protocol == 6 && [8, 16].contains(&offset));

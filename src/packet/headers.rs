@@ -280,10 +280,6 @@ pub enum Malformed {
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives in a fixed array of the batch, never moved"
-)]
 pub enum Parsed {
     /// An IP packet.
     Ip(IpPacket),

@@ -9,8 +9,12 @@
 //! Every tunable has its default and its range here, as a constant beside the reason for the
 //! number; `configs/gateway.toml` shows them all.
 
+mod exempt;
+mod link;
 mod model;
+mod observe;
 mod parse;
+mod section;
 
 pub use model::{
     Config, Conntrack, Control, CopyMode, Exempt, ExemptPort, FlowLog, HugePages, IcmpErrors, Idle,
@@ -18,3 +22,6 @@ pub use model::{
     Timeouts, Umem, Unregistered, Workers, XdpMode,
 };
 pub use parse::{load, parse};
+
+#[cfg(test)]
+mod tests;

@@ -128,7 +128,8 @@ impl Diagnostic {
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics {
     list: Vec<Diagnostic>,
-    broken_syntax: bool,
+    /// Errors of syntax, apart from what was found in the document that was left.
+    syntax: Vec<Diagnostic>,
     nearest_count: usize,
 }
 
@@ -146,14 +147,13 @@ impl Diagnostics {
 
     /// Adds an error of syntax: part of the document is lost from here on.
     pub fn push_syntax(&mut self, diagnostic: Diagnostic) {
-        self.broken_syntax = true;
-        self.list.push(diagnostic);
+        self.syntax.push(diagnostic);
     }
 
     /// Adds one that says that something is not there, unless a syntax error may have swallowed
     /// it: who mends that would only be misled.
     pub fn missing(&mut self, diagnostic: Diagnostic) {
-        if !self.broken_syntax {
+        if self.syntax.is_empty() {
             self.list.push(diagnostic);
         }
     }
@@ -168,14 +168,14 @@ impl Diagnostics {
     /// Whether any of them refuses the document.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.list
-            .iter()
-            .any(|diagnostic| diagnostic.severity == Severity::Error)
+        let errors = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
+        self.list.iter().chain(&self.syntax).any(errors)
     }
 
     /// All of them in the order of the text, with many of one kind summed up.
     #[must_use]
     pub fn into_sorted(mut self) -> Vec<Diagnostic> {
+        self.drop_consequences();
         // Stable: what stands at one place stays in the order in which it was found.
         self.list.sort_by_key(|diagnostic| {
             diagnostic
@@ -184,6 +184,27 @@ impl Diagnostics {
                 .map_or((0, 0), |span| (span.start, span.end))
         });
         sum_up(self.list)
+    }
+}
+
+impl Diagnostics {
+    /// Drops what was found in a value that is broken: it was guessed, and the guess is judged.
+    fn drop_consequences(&mut self) {
+        let mut broken: Vec<Span> = self
+            .syntax
+            .iter()
+            .filter_map(|diagnostic| diagnostic.span.clone())
+            .collect();
+        broken.sort_by_key(|span| span.start);
+        self.list.retain(|diagnostic| {
+            let Some(span) = diagnostic.span.as_ref() else {
+                return true;
+            };
+            let after = broken.partition_point(|broken| broken.start <= span.end);
+            let before = after.checked_sub(1).and_then(|index| broken.get(index));
+            before.is_none_or(|broken| broken.end < span.start)
+        });
+        self.list.append(&mut self.syntax);
     }
 }
 
@@ -250,6 +271,21 @@ mod tests {
         diagnostics.push_syntax(Diagnostic::error("syntax"));
         diagnostics.missing(Diagnostic::error("not there"));
         assert_eq!(diagnostics.into_sorted().len(), 1);
+    }
+
+    #[test]
+    fn a_broken_value_is_one_problem() {
+        let mut diagnostics = Diagnostics::new();
+        diagnostics.push_syntax(Diagnostic::error("syntax").at(10..13));
+        for span in [8..12, 10..14, 13..20, 14..20, 0..9] {
+            diagnostics.push(Diagnostic::error(format!("{span:?}")).at(span));
+        }
+        let left: Vec<String> = diagnostics
+            .into_sorted()
+            .into_iter()
+            .map(|diagnostic| diagnostic.message)
+            .collect();
+        assert_eq!(left, ["0..9", "syntax", "14..20"]);
     }
 
     #[test]

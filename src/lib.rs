@@ -3,7 +3,9 @@
 //! In reading order:
 
 pub mod clock;
+pub mod config;
 pub mod cpu;
+pub mod document;
 pub mod packet;
 pub mod policy;
 pub mod port;

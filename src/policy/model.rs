@@ -213,6 +213,12 @@ impl Policy {
         &self.prefix_lists[index.0 as usize]
     }
 
+    /// Whether it has any interface; one that has none is likely half of a file.
+    #[must_use]
+    pub fn has_interfaces(&self) -> bool {
+        !self.interfaces.is_empty()
+    }
+
     /// How large it is.
     #[must_use]
     pub fn count(&self) -> Count {

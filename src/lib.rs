@@ -3,6 +3,7 @@
 //! In reading order:
 
 pub mod clock;
+pub mod conntrack;
 pub mod cpu;
 pub mod packet;
 pub mod policy;

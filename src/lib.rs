@@ -2,12 +2,22 @@
 //!
 //! In reading order:
 
-pub mod clock;
-pub mod config;
-pub mod cpu;
-pub mod document;
-pub mod packet;
-pub mod policy;
-pub mod port;
-pub mod sync;
+// Words and leaves.
 pub mod types;
+pub mod clock;
+pub mod cpu;
+pub mod sync;
+// From bytes to a verdict: the pure core.
+pub mod packet;
+pub mod snapshot;
+pub mod conntrack;
+pub mod pipeline;
+// From a document to a snapshot.
+pub mod document;
+pub mod policy;
+pub mod compile;
+pub mod config;
+// Frames in and out, and the pinned loop between them.
+pub mod port;
+pub mod worker;
+pub mod telemetry;

@@ -1,6 +1,8 @@
 //! What is never filtered: neighbour discovery, ARP, multicast group membership and DHCP by
 //! default, and what `[exempt]` lists. Asked before anything else (semantics.md, "Never filtered").
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::packet::{Address, Addresses, ArpPacket, Fragment, IpPacket, Transport};
@@ -100,8 +102,8 @@ impl ExemptRules {
     #[cold]
     #[inline(never)]
     fn is_listed(&self, packet: &IpPacket, side: PortSide) -> bool {
-        let source = packet.addresses.source().into();
-        let destination = packet.addresses.destination().into();
+        let source = IpAddr::from(packet.addresses.source());
+        let destination = IpAddr::from(packet.addresses.destination());
         if self.addresses.iter().any(|net| net.contains(&source) || net.contains(&destination)) {
             return true;
         }

@@ -199,9 +199,11 @@ impl Judge<'_> {
             }
             Admission::Refuse => {}
             Admission::Open => {
-                let flow = self.new_flow(interface, ruling);
+                let Some(flow) = self.new_flow(interface, ruling) else {
+                    return self.denied(interface, direction, DropReason::NoRule);
+                };
                 let length = arrival.original_len;
-                let opened = self.shard.open(key, hash, flow, packet, length, self.now);
+                let opened = self.shard.open(key, hash, &flow, packet, length, self.now);
                 if opened.is_err() && needs_entry {
                     return self.denied(interface, direction, DropReason::TableFull);
                 }
@@ -229,8 +231,10 @@ impl Judge<'_> {
         };
         match self.shard.admission(packet) {
             Admission::Open => {
-                let flow = self.new_flow(interface, ruling);
-                self.shard.reopen(index, flow, packet, arrival.original_len, self.now);
+                let Some(flow) = self.new_flow(interface, ruling) else {
+                    return self.denied(interface, direction, DropReason::NoRule);
+                };
+                self.shard.reopen(index, &flow, packet, arrival.original_len, self.now);
             }
             Admission::PassOnly | Admission::Refuse if ruling.class == FlowClass::Tracked => {
                 return self.denied(interface, direction, DropReason::Invalid);
@@ -337,7 +341,7 @@ impl Judge<'_> {
         let Some(interface) = self.snapshot.interface_of(key.link, key.vlan, address) else {
             return false;
         };
-        if self.snapshot.slot(interface) != head.interface {
+        if self.snapshot.slot(interface) != Some(head.interface) {
             return false;
         }
         let mut rule = head.rule;
@@ -355,21 +359,21 @@ impl Judge<'_> {
         true
     }
 
-    fn new_flow(&self, interface: InterfaceRef, ruling: Ruling) -> NewFlow {
-        NewFlow {
-            interface: self.snapshot.slot(interface),
+    fn new_flow(&self, interface: InterfaceRef, ruling: Ruling) -> Option<NewFlow> {
+        Some(NewFlow {
+            interface: self.snapshot.slot(interface)?,
             rule: ruling.rule,
             generation: self.snapshot.generation(),
             class: ruling.class,
             direction: ruling.direction,
             opener: ruling.opener,
-        }
+        })
     }
 
     fn outcome(&self, interface: InterfaceRef, direction: Direction, ruling: Ruling) -> Outcome {
         Outcome {
             verdict: Verdict::Pass(ruling.reason()),
-            interface: Some(self.snapshot.slot(interface)),
+            interface: self.snapshot.slot(interface),
             direction: Some(direction),
             rule: ruling.rule,
         }
@@ -383,7 +387,7 @@ impl Judge<'_> {
     ) -> Outcome {
         Outcome {
             verdict: Verdict::Drop(reason),
-            interface: Some(self.snapshot.slot(interface)),
+            interface: self.snapshot.slot(interface),
             direction: Some(direction),
             rule: None,
         }

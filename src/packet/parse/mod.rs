@@ -130,7 +130,7 @@ fn parse_tagged(mut ethertype: u16, mut payload: Bytes<'_>) -> Parsed {
     match ethertype {
         ETHERTYPE_IPV4 => parse_ip(ipv4::header(payload), vlan),
         ETHERTYPE_IPV6 => parse_ip(ipv6::header(payload), vlan),
-        ETHERTYPE_ARP => parse_arp(payload),
+        ETHERTYPE_ARP => parse_arp(payload, vlan),
         _ => Parsed::NotIp { ethertype },
     }
 }
@@ -174,7 +174,7 @@ fn is_land(addresses: &Addresses, transport: &Transport) -> bool {
 }
 
 /// ARP (RFC 826) over Ethernet for IPv4; there is no other between hosts that are filtered here.
-fn parse_arp(payload: Bytes<'_>) -> Parsed {
+fn parse_arp(payload: Bytes<'_>, vlan: VlanTags) -> Parsed {
     let Some((arp, _)) = payload.split::<28>() else {
         return Parsed::Malformed(Malformed::Arp);
     };
@@ -183,6 +183,7 @@ fn parse_arp(payload: Bytes<'_>) -> Parsed {
         return Parsed::Malformed(Malformed::Arp);
     }
     Parsed::Arp(ArpPacket {
+        vlan,
         operation: u16::from_be_bytes([arp[6], arp[7]]),
         sender: u32::from_be_bytes([arp[14], arp[15], arp[16], arp[17]]),
         target: u32::from_be_bytes([arp[24], arp[25], arp[26], arp[27]]),

@@ -21,3 +21,9 @@ pub mod config;
 pub mod port;
 pub mod worker;
 pub mod telemetry;
+pub mod af_xdp;
+// The gateway as a whole, and what talks to it.
+pub mod control;
+pub mod gateway;
+pub mod replay;
+pub mod cli;

@@ -71,8 +71,7 @@ fn write_text(out: &mut impl Write, status: &Status) -> io::Result<()> {
 
 fn write_link(out: &mut impl Write, link: &LinkStatus) -> io::Result<()> {
     let copy = if link.zero_copy { "zero-copy" } else { "copy" };
-    let pages = if link.huge_pages { ", huge pages" } else { "" };
-    writeln!(out, "link {}: {} XDP, {copy}{pages}", link.name, link.mode)?;
+    writeln!(out, "link {}: {} XDP, {copy}, {}", link.name, link.mode, link.pages)?;
     for port in &link.ports {
         writeln!(
             out,

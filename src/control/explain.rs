@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::command::ExplainRequest;
-use crate::packet::{Address, VlanTags};
+use crate::packet::Address;
 use crate::policy::{InterfaceLink, Policy};
 use crate::snapshot::{Decision, InterfaceInfo, InterfaceRef, Question, Snapshot};
 use crate::types::{Direction, DropReason, PassReason, Verdict, protocol};

@@ -65,8 +65,8 @@ pub struct LinkStatus {
     pub mode: String,
     /// Whether frames reach the memory without a copy.
     pub zero_copy: bool,
-    /// Whether the memory is of huge pages.
-    pub huge_pages: bool,
+    /// Pages of the packet memory.
+    pub pages: String,
     /// What the kernel counted and dropped before us or after us.
     pub queues: Vec<QueueStatus>,
     /// What a driver could not do.

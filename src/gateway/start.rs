@@ -108,7 +108,8 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     let server = Server::bind(&config.control_socket, socket_owner(config)?)?;
     let links = config.link_names();
     let (compiler, snapshot, compile_time) = PolicyState::compile_first(&policy, &links, &clock)?;
-    let (publisher, readers) = Publisher::new(Arc::new(snapshot), cores.len());
+    let workers = u16::try_from(cores.len()).unwrap_or(u16::MAX);
+    let (publisher, readers) = Publisher::new(Arc::new(snapshot), workers);
     let mut devices = open_links(config)?;
     let stop = Arc::new(AtomicBool::new(false));
     let (exchange, workers) = start_workers(config, &mut devices, readers, &cores, clock, &stop)?;
@@ -233,9 +234,9 @@ fn announce(links: &[Link], cores: &[usize]) {
             link = description.name,
             inside = inside.device,
             outside = outside.device,
-            mode = ?inside.mode,
+            mode = inside.mode.name(),
             zero_copy = description.zero_copy,
-            huge_pages = description.huge_pages,
+            pages = description.pages.name(),
             queues = inside.rx_queues,
             "link forwards"
         );

@@ -2,6 +2,7 @@
 //!
 //! In reading order:
 
+pub mod af_xdp;
 pub mod clock;
 pub mod cpu;
 pub mod packet;

@@ -5,6 +5,8 @@
 //! the ownership of that chunk: it can be neither copied nor cloned, so a chunk ends in exactly
 //! one place (transmitted, or recycled), and bytes can be read only by whoever owns it.
 
+pub mod capture;
+pub mod fault;
 mod memory;
 
 pub use memory::{MemoryFrames, MemoryPort};

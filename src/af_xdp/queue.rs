@@ -132,6 +132,10 @@ impl XdpQueue {
 }
 
 impl Port for XdpQueue {
+    fn has_work(&mut self) -> bool {
+        self.has_received() || self.transmit_pending() > 0
+    }
+
     #[inline]
     fn receive(&mut self, limit: usize, mut sink: impl FnMut(Frame)) -> usize {
         let mut bad: usize = 0;

@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let shard = Shard::new(&shard_config(&setting.conntrack, 1, [0x5eed, 1]), Tick(0));
     let mut replay = Replay::new(&setting.pipeline, &setting.snapshot, shard, &setting.devices);
     let mut allowed = match &arguments.allowed {
-        Some(path) => Some(CaptureWriter::create(path)?),
+        Some(path) => Some(CaptureWriter::new(BufWriter::new(create(path)?))?),
         None => None,
     };
     let mut verdicts = match &arguments.verdicts {
@@ -159,10 +159,12 @@ fn open_verdicts(path: &Path) -> Result<Box<dyn Write>, Failure> {
     if path == Path::new("-") {
         return Ok(Box::new(BufWriter::new(io::stdout())));
     }
-    let file = File::create(path).map_err(|error| {
-        Failure::message(format!("cannot write {}: {error}", path.display()))
-    })?;
-    Ok(Box::new(BufWriter::new(file)))
+    Ok(Box::new(BufWriter::new(create(path)?)))
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
+    let failed = |error| Failure::message(format!("cannot write {}: {error}", path.display()));
+    File::create(path).map_err(failed)
 }
 
 fn read_setting(arguments: &Arguments) -> Result<Setting, Failure> {

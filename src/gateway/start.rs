@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -122,8 +123,8 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     watchdog::watch(Arc::clone(&exchange), thread_ids, Arc::clone(&stop))
         .map_err(system("cannot start the watchdog"))?;
     let state = PolicyState::new(policy, compiler, publisher, links, compile_time);
-    let devices = Arc::new(devices);
-    let asked = Arc::clone(&devices);
+    // Links stay open for as long as the gateway lives: the controller owns them from here on.
+    let devices = Mutex::new(devices);
     let controller = Arc::new(Controller::new(ControllerSetup {
         state,
         exchange: Arc::clone(&exchange),
@@ -131,7 +132,10 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
         policy_path: config.policy.clone(),
         allow_empty: options.allow_empty,
         max_flows: u64::from(config.conntrack.max_flows),
-        links: Box::new(move || asked.iter().map(link_status).collect()),
+        links: Box::new(move || {
+            let devices = devices.lock().unwrap_or_else(PoisonError::into_inner);
+            devices.iter().map(link_status).collect()
+        }),
         clock,
     }));
     server.serve(Arc::clone(&controller)).map_err(system("cannot serve the control socket"))?;

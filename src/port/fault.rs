@@ -103,6 +103,10 @@ impl<P: Port> FaultPort<P> {
 }
 
 impl<P: Port> Port for FaultPort<P> {
+    fn has_work(&mut self) -> bool {
+        !self.held.is_empty() || self.inner.has_work()
+    }
+
     /// Frames held back in the call before come after the fresh ones of this call, the last first.
     fn receive(&mut self, limit: usize, mut sink: impl FnMut(Frame)) -> usize {
         let late_count = self.held.len().min(limit);

@@ -103,7 +103,7 @@ impl Port for MemoryPort {
         taken
     }
 
-    fn has_received(&self) -> bool {
+    fn has_work(&mut self) -> bool {
         !self.incoming.is_empty()
     }
 }

@@ -234,12 +234,12 @@ impl<P: Port> Lanes<P> {
     }
 
     /// Whether something waits that a sleeper would have to be woken for.
-    pub(super) fn has_work(&self) -> bool {
+    pub(super) fn has_work(&mut self) -> bool {
         let waits = |inbox: &super::exchange::Inbox| {
             !inbox.frames.is_empty() || !inbox.returns.is_empty() || !inbox.commands.is_empty()
         };
         self.exchange.inbox(self.id).is_some_and(waits)
-            || self.queues.iter().any(|queue| queue.receives && queue.port.has_received())
+            || self.queues.iter_mut().any(|queue| queue.port.has_work())
     }
 
     pub(super) fn exchange(&self) -> &Arc<Exchange> {

@@ -3,9 +3,11 @@
 //! In reading order:
 
 pub mod clock;
+pub mod compile;
 pub mod cpu;
 pub mod packet;
 pub mod policy;
 pub mod port;
+pub mod snapshot;
 pub mod sync;
 pub mod types;

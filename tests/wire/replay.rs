@@ -1,0 +1,263 @@
+//! `replay` of what was captured on the wire, held against what the wire did.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
+use serde_json::Value;
+
+use crate::frames::{ACK, FIN, SYN, Segment, echo, ip, ipv4, tcp, udp};
+use crate::host::{PATIENCE, SILENCE};
+use crate::lab::{Lab, Plan, Side, text, wait_for, wire_test};
+use crate::{address, policy};
+
+const RULES: &str = r#"ingress = [
+        { protocol = "tcp", ports = [80, 5201], from = ["10.7.0.0/24", "2001:db8:7:0::/64"] },
+        { protocol = "udp", ports = 53, from = ["0.0.0.0/0"] },
+        { protocol = "icmp", type = 8, from = ["10.7.0.1/32"] },
+    ]
+    egress = [
+        { protocol = "udp", ports = 53, to = ["10.7.0.0/24"] },
+        { protocol = "icmpv6", to = ["2001:db8:7:0::/64"] },
+    ]"#;
+
+type Captured = (Duration, Vec<u8>);
+
+fn start_captures(lab: &Lab) {
+    for (side, name) in [(Side::Outside, "outside"), (Side::Inside, "inside")] {
+        for way in ["in", "out"] {
+            let file = lab.folder.join(format!("{name}-{way}.pcap"));
+            let file = file.to_str().unwrap();
+            let options = [
+                "-i",
+                "e0",
+                "-Q",
+                way,
+                "-U",
+                "-Z",
+                "root",
+                "--immediate-mode",
+            ];
+            let nano = "--time-stamp-precision=nano";
+            let argv = [&["tcpdump", "-n", "-w", file, nano], &options[..]].concat();
+            lab.host_of(side, 0).start(way, &argv);
+        }
+    }
+    for name in ["outside-in", "outside-out", "inside-in", "inside-out"] {
+        let file = lab.folder.join(format!("{name}.pcap"));
+        wait_for(
+            || fs::metadata(&file).is_ok_and(|file| file.len() >= 24),
+            || format!("tcpdump does not begin: {}", file.display()),
+        );
+    }
+}
+
+fn stop_captures(lab: &Lab) {
+    // What was sent last has to be seen on both sides.
+    std::thread::sleep(Duration::from_millis(300));
+    for side in [Side::Outside, Side::Inside] {
+        for way in ["in", "out"] {
+            let said = lab.host_of(side, 0).stop(way);
+            assert!(
+                said.out.contains("0 packets dropped by kernel"),
+                "{}",
+                said.out
+            );
+        }
+    }
+}
+
+fn read(path: &Path) -> Vec<Captured> {
+    let mut reader = PcapReader::new(File::open(path).unwrap()).unwrap();
+    let mut packets = Vec::new();
+    while let Some(packet) = reader.next_packet() {
+        let packet = packet.unwrap();
+        packets.push((packet.timestamp, packet.data.into_owned()));
+    }
+    packets
+}
+
+fn write(path: &Path, packets: &[Captured]) {
+    let header = pcap_file::pcap::PcapHeader {
+        ts_resolution: pcap_file::TsResolution::NanoSecond,
+        ..Default::default()
+    };
+    let mut writer = PcapWriter::with_header(File::create(path).unwrap(), header).unwrap();
+    for (time, data) in packets {
+        let length = u32::try_from(data.len()).unwrap();
+        writer
+            .write_packet(&PcapPacket::new(*time, length, data))
+            .unwrap();
+    }
+}
+
+/// A bit of everything that the plain capture's rule of direction can tell.
+fn traffic(lab: &Lab) {
+    let [client, web] = ["10.7.0.1", "10.7.0.10"];
+    for web in [web, "2001:db8:7::10"] {
+        lab.inside().serve_tcp(web, 80);
+        lab.inside().serve_udp(web, 53);
+        assert_eq!(lab.outside().tcp(web, 80, PATIENCE), "ok");
+        assert_eq!(lab.outside().tcp(web, 81, SILENCE), "timeout");
+    }
+    assert_eq!(lab.outside().udp(web, 53, PATIENCE), "ok");
+    assert_eq!(lab.outside().udp(web, 54, SILENCE), "timeout");
+    assert_eq!(
+        lab.inside().udp(client, 53, SILENCE),
+        "refused",
+        "nobody listens, and says so"
+    );
+    assert!(lab.outside().ping(web, PATIENCE));
+    assert!(!lab.inside().ping(client, SILENCE));
+    assert!(lab.inside().ping("2001:db8:7::1", PATIENCE));
+    lab.inside()
+        .start("server", &["iperf3", "-s", "-1", "-B", web]);
+    std::thread::sleep(Duration::from_millis(300));
+    let argv = ["iperf3", "-c", web, "-B", client, "-n", "2M", "-b", "40M"];
+    assert_eq!(lab.outside().run(&argv).code, 0);
+    lab.inside().finish("server");
+    raw_traffic(lab);
+}
+
+fn raw_traffic(lab: &Lab) {
+    let [far, web] = ["10.7.0.40", "10.7.0.20"].map(address);
+    let [ask, answer] = [((far, 9), (web, 80)), ((web, 80), (far, 9))];
+    let at = |flags, sequence, acknowledgment| Segment {
+        flags,
+        sequence,
+        acknowledgment,
+    };
+    for (from, (source, target), segment) in [
+        (Side::Inside, answer, at(SYN | ACK, 7, 7)),
+        (Side::Outside, ask, at(SYN, 100, 0)),
+        (Side::Inside, answer, at(SYN | ACK, 500, 101)),
+        (Side::Outside, ask, at(ACK, 101, 501)),
+        (Side::Outside, ask, at(FIN | ACK, 101, 501)),
+        (Side::Inside, answer, at(FIN | ACK, 501, 102)),
+        (Side::Outside, ask, at(ACK, 102, 502)),
+        (Side::Outside, ask, at(ACK, 102, 502)),
+        (Side::Inside, answer, at(ACK, 502, 102)),
+        (Side::Outside, ask, at(SYN, 90_000, 0)),
+    ] {
+        lab.crosses(from, &tcp(source, target, segment, b""));
+    }
+    for packet in [
+        udp((far, 1), (web, 53), b"untracked"),
+        udp((far, 1), (address("10.7.0.99"), 53), b"unregistered"),
+        ip(far, web, 6, &[0; 4]),
+        ipv4(far, web, 17, [0, 1, 0, 9], &[0; 32]),
+        echo(far, web, 8, 3),
+        echo(far, web, 0, 3),
+        [&udp((far, 2), (web, 53), b"a trailer follows")[..], &[0; 9]].concat(),
+    ] {
+        lab.crosses(Side::Outside, &packet);
+    }
+}
+
+#[test]
+fn replay_judges_a_capture_as_the_wire_did() {
+    let policy = policy(RULES).replace("\"10.7.0.10\"", "\"10.7.0.10\", \"10.7.0.20\"");
+    wire_test(
+        &Plan {
+            policy: &policy,
+            ..Plan::default()
+        },
+        |lab| {
+            start_captures(lab);
+            traffic(lab);
+            stop_captures(lab);
+            let captured = |name: &str| read(&lab.folder.join(format!("{name}.pcap")));
+            let tag = |side: Side, packets: Vec<Captured>| {
+                packets.into_iter().map(move |packet| (side, packet))
+            };
+            let mut sent: Vec<(Side, Captured)> = tag(Side::Outside, captured("outside-out"))
+                .chain(tag(Side::Inside, captured("inside-out")))
+                .collect();
+            sent.sort_by_key(|(_, (time, _))| *time);
+            let packets: Vec<Captured> = sent.iter().map(|(_, packet)| packet.clone()).collect();
+            assert!(packets.len() > 1000, "{} packets", packets.len());
+            let [input, output] = ["input.pcap", "allowed.pcap"].map(|name| lab.folder.join(name));
+            write(&input, &packets);
+            let done = lab.portcullis(&[
+                "replay",
+                "--policy",
+                "policy.toml",
+                "--pcap",
+                "input.pcap",
+                "--allowed",
+                "allowed.pcap",
+                "--verdicts",
+                "verdicts.jsonl",
+            ]);
+            assert!(done.status.success(), "{}", text(&done.stderr));
+            assert!(!done.stdout.is_empty(), "a summary");
+            let verdicts: Vec<Value> = fs::read_to_string(lab.folder.join("verdicts.jsonl"))
+                .unwrap()
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect();
+            assert_eq!(verdicts.len(), packets.len(), "a line for each packet");
+            let allowed: Vec<&(Side, Captured)> = sent
+                .iter()
+                .zip(&verdicts)
+                .filter(|(_, verdict)| verdict["verdict"] == "allow")
+                .map(|(packet, _)| packet)
+                .collect();
+            let out: Vec<Vec<u8>> = read(&output).into_iter().map(|(_, data)| data).collect();
+            let judged: Vec<Vec<u8>> = allowed.iter().map(|(_, (_, data))| data.clone()).collect();
+            assert!(out == judged, "--allowed and --verdicts differ");
+            for (from, at) in [(Side::Outside, "inside-in"), (Side::Inside, "outside-in")] {
+                let judged: Vec<&Vec<u8>> = allowed
+                    .iter()
+                    .filter(|(side, _)| *side == from)
+                    .map(|(_, (_, data))| data)
+                    .collect();
+                let arrived = captured(at);
+                compare(&judged, &arrived, at);
+            }
+            let denied = verdicts
+                .iter()
+                .filter(|verdict| verdict["verdict"] == "deny");
+            let reasons: std::collections::BTreeSet<_> = denied
+                .map(|verdict| verdict["reason"].as_str().unwrap())
+                .collect();
+            for reason in [
+                "no-rule",
+                "unregistered",
+                "malformed",
+                "invalid",
+                "fragment",
+            ] {
+                assert!(reasons.contains(reason), "{reason} of {reasons:?}");
+            }
+            for (index, verdict) in verdicts.iter().enumerate() {
+                assert_eq!(verdict["index"], index);
+                let keys: Vec<_> = verdict.as_object().unwrap().keys().collect();
+                let all = [
+                    "index",
+                    "time",
+                    "interface",
+                    "direction",
+                    "verdict",
+                    "reason",
+                    "rule",
+                    "group",
+                ];
+                assert_eq!(keys, all);
+            }
+        },
+    );
+}
+
+fn compare(judged: &[&Vec<u8>], arrived: &[Captured], at: &str) {
+    for (index, (judged, (_, arrived))) in judged.iter().zip(arrived).enumerate() {
+        assert!(
+            *judged == arrived,
+            "{at} {index}: replay allows {}, the wire brought {}",
+            crate::frames::hex(judged),
+            crate::frames::hex(arrived)
+        );
+    }
+    assert_eq!(judged.len(), arrived.len(), "{at}");
+}

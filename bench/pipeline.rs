@@ -41,8 +41,12 @@ fn policy() -> String {
     );
     for index in 0..999 {
         let (a, b) = (index / 250, index % 250);
-        writeln!(text, "{{ protocol = \"tcp\", ports = {}, from = [\"198.{a}.{b}.0/24\"] }},", 1000 + index)
-            .expect("text grows");
+        writeln!(
+            text,
+            "{{ protocol = \"tcp\", ports = {}, from = [\"198.{a}.{b}.0/24\"] }},",
+            1000 + index
+        )
+        .expect("text grows");
     }
     text.push_str("]\n[interfaces.server]\naddresses = [\"192.0.2.1\"]\ngroups = [\"web\"]\n");
     text
@@ -62,16 +66,23 @@ impl World {
         let source = Source::new("bench", policy());
         let links = ["link".to_owned()];
         let policy = policy::parse(&source, KnownLinks::Names(&links)).expect("a good policy");
-        let snapshot =
-            Compiler::new().compile(&policy.value, &["link"], Generation(1)).expect("compiles");
+        let snapshot = Compiler::new()
+            .compile(&policy.value, &["link"], Generation(1))
+            .expect("compiles");
         let shard = ShardConfig {
             max_flows,
-            timeouts: Timeouts { udp: std::time::Duration::from_secs(3600), ..Timeouts::default() },
+            timeouts: Timeouts {
+                udp: std::time::Duration::from_secs(3600),
+                ..Timeouts::default()
+            },
             tcp_pickup: TcpPickup::Rules,
             tcp_strict: false,
             seed: [11, 12],
         };
-        let template = build::v4("10.0.0.0", "192.0.2.1").udp(0, 53).payload(&[0; 18]).build();
+        let template = build::v4("10.0.0.0", "192.0.2.1")
+            .udp(0, 53)
+            .payload(&[0; 18])
+            .build();
         let frame: [u8; FRAME_BYTES] = template.try_into().expect("a minimal frame");
         Self {
             snapshot,
@@ -100,11 +111,16 @@ impl World {
         self.shard.expire(self.now);
         self.batch.clear();
         let original_len = u32::try_from(FRAME_BYTES).expect("small");
-        let arrival = Arrival { link: LinkId(0), side: PortSide::Outside, original_len };
+        let arrival = Arrival {
+            link: LinkId(0),
+            side: PortSide::Outside,
+            original_len,
+        };
         for frame in &self.frames {
             self.batch.push(frame, arrival, &self.config, None);
         }
-        self.batch.run(&self.config, &mut self.shard, &self.snapshot, self.now);
+        self.batch
+            .run(&self.config, &mut self.shard, &self.snapshot, self.now);
         let is_expected =
             |fate: &Fate| matches!(fate, Fate::Judged(outcome) if outcome.verdict == expected);
         self.batch.fates().filter(is_expected).count()
@@ -125,9 +141,16 @@ impl Flow {
         let [_, b, c, d] = (index >> 3).to_be_bytes();
         let port = u16::try_from(1024 + (index & 7)).expect("small");
         let source = format!("{first}.{b}.{c}.{d}");
-        let frame = build::v4(&source, "192.0.2.1").udp(port, 53).payload(&[0; 18]).build();
+        let frame = build::v4(&source, "192.0.2.1")
+            .udp(port, 53)
+            .payload(&[0; 18])
+            .build();
         let two = |at: usize| [frame[at], frame[at + 1]];
-        Self { source: [first, b, c, d], port: two(SOURCE_PORT), checksum: two(IP_CHECKSUM) }
+        Self {
+            source: [first, b, c, d],
+            port: two(SOURCE_PORT),
+            checksum: two(IP_CHECKSUM),
+        }
     }
 }
 
@@ -136,11 +159,15 @@ const DRAWS: usize = 1 << 20;
 
 fn draws(first: u8, flows: u32) -> Vec<Flow> {
     let mut random = Random::new(7);
-    let all: Vec<Flow> = (0..flows.min(1 << 21)).map(|index| Flow::new(first, index)).collect();
+    let all: Vec<Flow> = (0..flows.min(1 << 21))
+        .map(|index| Flow::new(first, index))
+        .collect();
     (0..DRAWS)
         .map(|_| {
             let index = random.below(flows);
-            all.get(index as usize).copied().unwrap_or_else(|| Flow::new(first, index))
+            all.get(index as usize)
+                .copied()
+                .unwrap_or_else(|| Flow::new(first, index))
         })
         .collect()
 }
@@ -149,7 +176,9 @@ fn opened(flows: u32) -> World {
     let mut world = World::new(flows + flows / 8 + 64);
     let mut refused = 0;
     for start in (0..flows).step_by(BATCH_MAX) {
-        let burst: Vec<Flow> = (start..start + 64).map(|index| Flow::new(10, index)).collect();
+        let burst: Vec<Flow> = (start..start + 64)
+            .map(|index| Flow::new(10, index))
+            .collect();
         world.write(&burst);
         refused += BATCH_MAX - world.run(Verdict::Pass(PassReason::Rule));
     }
@@ -158,7 +187,9 @@ fn opened(flows: u32) -> World {
 }
 
 fn flow_counts() -> Vec<u32> {
-    let more = std::env::var("PORTCULLIS_BENCH_FLOWS").ok().and_then(|text| text.parse().ok());
+    let more = std::env::var("PORTCULLIS_BENCH_FLOWS")
+        .ok()
+        .and_then(|text| text.parse().ok());
     [10_000, 1_000_000].into_iter().chain(more).collect()
 }
 
@@ -236,15 +267,17 @@ struct Line([u64; 8]);
 impl Floor {
     fn new(flows: u32) -> Self {
         let lines = (flows as usize).next_power_of_two();
-        Self { table: vec![Line([0; 8]); lines], mask: lines as u64 - 1 }
+        Self {
+            table: vec![Line([0; 8]); lines],
+            mask: lines as u64 - 1,
+        }
     }
 
     fn run(&mut self, frames: &[[u8; FRAME_BYTES]]) {
         let mut slots = [0_usize; BATCH_MAX];
         for (slot, frame) in slots.iter_mut().zip(frames) {
-            let word = |at: usize| {
-                u64::from_le_bytes(frame[at..at + 8].try_into().expect("eight bytes"))
-            };
+            let word =
+                |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().expect("eight bytes"));
             let mixed = u128::from(word(26) ^ 0x9e37_79b9_7f4a_7c15)
                 * u128::from(word(30) ^ 0xd1b5_4a32_d192_ed03);
             let hash = (mixed >> 64) as u64 ^ mixed as u64;

@@ -32,8 +32,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let source = Source::read(&arguments.policy)
-        .map_err(|report| Failure::message(report.to_string()))?;
+    let source =
+        Source::read(&arguments.policy).map_err(|report| Failure::message(report.to_string()))?;
     let request = ApplyRequest {
         name: source.name().to_owned(),
         text: source.text().to_owned(),
@@ -64,9 +64,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let count = applied.changes.len();
         writeln!(out, "{count} changes; {ended} live flows would end")?;
     } else {
-        let what = if applied.unchanged { "in force already" } else { "in force" };
-        let Applied { generation, microseconds, .. } = applied;
-        writeln!(out, "generation {generation} {what} on every worker after {microseconds} µs")?;
+        let what = if applied.unchanged {
+            "in force already"
+        } else {
+            "in force"
+        };
+        let Applied {
+            generation,
+            microseconds,
+            ..
+        } = applied;
+        writeln!(
+            out,
+            "generation {generation} {what} on every worker after {microseconds} µs"
+        )?;
     }
     Ok(())
 }
@@ -82,13 +93,17 @@ fn say(problems: &[Problem]) -> Result<(), Failure> {
 /// Reads `5s`, `500ms`, `2m` or plain seconds.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_bad| format!("`{text}` is no time; write 5s"))?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_bad| format!("`{text}` is no time; write 5s"))?;
     match &text[digits.len()..] {
         "ms" => Ok(Duration::from_millis(number)),
         "" | "s" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
         "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
-        unit => Err(format!("`{unit}` is no unit of time; there are ms, s, m and h")),
+        unit => Err(format!(
+            "`{unit}` is no unit of time; there are ms, s, m and h"
+        )),
     }
 }
 

@@ -17,7 +17,11 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with = "links")]
     all: bool,
     /// The gateway file
-    #[arg(long, value_name = "FILE", default_value = "/etc/portcullis/gateway.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/portcullis/gateway.toml"
+    )]
     config: PathBuf,
 }
 
@@ -29,7 +33,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for wanted in &arguments.links {
         if !config.links.iter().any(|link| link.name == *wanted) {
             let known = config.link_names().join(", ");
-            return Err(Failure::message(format!("no link is called `{wanted}`: there are {known}")));
+            return Err(Failure::message(format!(
+                "no link is called `{wanted}`: there are {known}"
+            )));
         }
     }
     let mut out = io::stdout().lock();
@@ -41,7 +47,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         for device in [&link.inside, &link.outside] {
             match detach(device, &config.state_dir) {
                 Ok(done) => {
-                    let program = if done.program { "detached" } else { "had no program of ours" };
+                    let program = if done.program {
+                        "detached"
+                    } else {
+                        "had no program of ours"
+                    };
                     let restored = match done.restored.as_slice() {
                         [] => String::new(),
                         settings => format!("; put back: {}", settings.join(", ")),

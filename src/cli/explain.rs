@@ -38,11 +38,27 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Arguments { from, to, protocol, kind, code, .. } = *arguments;
-    let request = ExplainRequest { from, to, protocol, kind, code };
+    let Arguments {
+        from,
+        to,
+        protocol,
+        kind,
+        code,
+        ..
+    } = *arguments;
+    let request = ExplainRequest {
+        from,
+        to,
+        protocol,
+        kind,
+        code,
+    };
     let explanation = match &arguments.policy {
         Some(path) => ask_file(path, &request)?,
-        None => arguments.socket.connect()?.request(&Command::Explain(request))?,
+        None => arguments
+            .socket
+            .connect()?
+            .request(&Command::Explain(request))?,
     };
     if arguments.json {
         return print_json(&explanation);
@@ -69,12 +85,22 @@ fn print_text(explanation: &Explanation) -> Result<(), Failure> {
         [] => std::slice::from_ref(decisive),
         steps => steps,
     };
-    for Step { verdict, interface, direction, rule, detail, .. } in steps {
+    for Step {
+        verdict,
+        interface,
+        direction,
+        rule,
+        detail,
+        ..
+    } in steps
+    {
         let place = match (interface, direction) {
             (Some(interface), Some(direction)) => format!("{direction} of {interface}: "),
             _ => String::new(),
         };
-        let rule = rule.as_ref().map_or_else(String::new, |rule| format!(" by {rule}"));
+        let rule = rule
+            .as_ref()
+            .map_or_else(String::new, |rule| format!(" by {rule}"));
         writeln!(out, "  {place}{verdict}{rule}: {detail}")?;
     }
     Ok(())
@@ -86,8 +112,8 @@ fn parse_protocol(text: &str) -> Result<u8, String> {
         "udp" => Ok(protocol::UDP),
         "icmp" => Ok(protocol::ICMP),
         "icmpv6" => Ok(protocol::ICMPV6),
-        number => number
-            .parse()
-            .map_err(|_bad| format!("`{number}` is no protocol: tcp, udp, icmp, icmpv6 or 0 to 255")),
+        number => number.parse().map_err(|_bad| {
+            format!("`{number}` is no protocol: tcp, udp, icmp, icmpv6 or 0 to 255")
+        }),
     }
 }

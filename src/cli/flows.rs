@@ -30,7 +30,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         address: arguments.address,
         limit: arguments.limit,
     };
-    let rows: Vec<FlowRow> = arguments.socket.connect()?.request(&Command::Flows(request))?;
+    let rows: Vec<FlowRow> = arguments
+        .socket
+        .connect()?
+        .request(&Command::Flows(request))?;
     if arguments.json {
         return print_json(&rows);
     }
@@ -38,11 +41,25 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     writeln!(
         out,
         "{:<8} {:<16} {:<8} {:<46} {:<46} {:<12} {:>7} {:>10} {:>10}",
-        "PROTO", "INTERFACE", "OPENED", "SOURCE", "DESTINATION", "STATE", "AGE s", "PACKETS", "REPLIES"
+        "PROTO",
+        "INTERFACE",
+        "OPENED",
+        "SOURCE",
+        "DESTINATION",
+        "STATE",
+        "AGE s",
+        "PACKETS",
+        "REPLIES"
     )?;
     for row in &rows {
-        let source = Endpoint { address: row.source, port: Some(row.source_port) };
-        let destination = Endpoint { address: row.destination, port: Some(row.destination_port) };
+        let source = Endpoint {
+            address: row.source,
+            port: Some(row.source_port),
+        };
+        let destination = Endpoint {
+            address: row.destination,
+            port: Some(row.destination_port),
+        };
         writeln!(
             out,
             "{:<8} {:<16} {:<8} {:<46} {:<46} {:<12} {:>7.0} {:>10} {:>10}",

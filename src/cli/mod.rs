@@ -181,7 +181,11 @@ mod tests {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             for argument in command.get_arguments() {
                 let name = argument.get_id();
-                assert!(argument.get_help().is_some(), "{} {name}", command.get_name());
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {name}",
+                    command.get_name()
+                );
             }
         }
     }

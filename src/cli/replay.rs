@@ -17,7 +17,7 @@ use crate::document::{Source, Style};
 use crate::gateway::{pipeline_config, shard_config};
 use crate::pipeline::{LinkRules, Outcome, PipelineConfig};
 use crate::policy::{self, KnownLinks};
-use crate::port::{Capture, CapturedFrame, CaptureWriter};
+use crate::port::{Capture, CaptureWriter, CapturedFrame};
 use crate::replay::{LinkDevices, Replay};
 use crate::snapshot::Snapshot;
 use crate::types::{Generation, Verdict};
@@ -67,7 +67,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // A capture is replayed alike each time: the secret that shards need against attackers who
     // see their own packets' fate is of no use here.
     let shard = Shard::new(&shard_config(&setting.conntrack, 1, [0x5eed, 1]), Tick(0));
-    let mut replay = Replay::new(&setting.pipeline, &setting.snapshot, shard, &setting.devices);
+    let mut replay = Replay::new(
+        &setting.pipeline,
+        &setting.snapshot,
+        shard,
+        &setting.devices,
+    );
     let mut allowed = match &arguments.allowed {
         Some(path) => Some(CaptureWriter::new(BufWriter::new(create(path)?))?),
         None => None,
@@ -119,7 +124,11 @@ fn write_summary(
         writeln!(out, "  {verdict:<5} {reason:<12} {number}")?;
     }
     let stats = replay.shard().stats();
-    writeln!(out, "{} flows at the end, {} refused", stats.flows, stats.refused)
+    writeln!(
+        out,
+        "{} flows at the end, {} refused",
+        stats.flows, stats.refused
+    )
 }
 
 /// Long captures show that they are under way.
@@ -132,7 +141,9 @@ fn progress(count: u64) -> io::Result<()> {
 }
 
 fn line<'a>(frame: &CapturedFrame, outcome: &Outcome, snapshot: &'a Snapshot) -> Line<'a> {
-    let interface = outcome.interface.and_then(|slot| snapshot.interface_by_slot(slot));
+    let interface = outcome
+        .interface
+        .and_then(|slot| snapshot.interface_by_slot(slot));
     let interface = interface.and_then(|interface| snapshot.interface(interface));
     let rule = outcome.rule.and_then(|slot| snapshot.rule(slot));
     Line {
@@ -176,13 +187,18 @@ fn read_setting(arguments: &Arguments) -> Result<Setting, Failure> {
     };
     let source = Source::read(&arguments.policy).map_err(drawn)?;
     let known = config.as_ref().map(Config::link_names);
-    let known_links = known.as_ref().map_or(KnownLinks::Unknown, |names| KnownLinks::Names(names));
+    let known_links = known
+        .as_ref()
+        .map_or(KnownLinks::Unknown, |names| KnownLinks::Names(names));
     let policy = policy::parse(&source, known_links).map_err(drawn)?.value;
     let links = known.unwrap_or_else(|| links_of(&policy));
     let names: Vec<&str> = links.iter().map(String::as_str).collect();
     let snapshot = Compiler::new().compile(&policy, &names, Generation(1))?;
     let pipeline = config.as_ref().map_or_else(
-        || PipelineConfig { links: vec![LinkRules::default(); links.len()], ..Default::default() },
+        || PipelineConfig {
+            links: vec![LinkRules::default(); links.len()],
+            ..Default::default()
+        },
         pipeline_config,
     );
     let devices = config.as_ref().map_or_else(Vec::new, |config| {
@@ -192,5 +208,10 @@ fn read_setting(arguments: &Arguments) -> Result<Setting, Failure> {
         config.links.iter().map(pair).collect()
     });
     let conntrack = config.map_or_else(config::Conntrack::default, |config| config.conntrack);
-    Ok(Setting { snapshot, pipeline, conntrack, devices })
+    Ok(Setting {
+        snapshot,
+        pipeline,
+        conntrack,
+        devices,
+    })
 }

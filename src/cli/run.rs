@@ -14,7 +14,11 @@ use crate::policy::{self, KnownLinks};
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The gateway file
-    #[arg(long, value_name = "FILE", default_value = "/etc/portcullis/gateway.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/portcullis/gateway.toml"
+    )]
     config: PathBuf,
     /// Accept a policy without any interface
     #[arg(long)]
@@ -35,13 +39,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !arguments.allow_empty {
         policy::refuse_empty(&source, &policy.value).map_err(drawn)?;
     }
-    let filter = EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .init();
-    let options = StartOptions { allow_empty: arguments.allow_empty };
+    let options = StartOptions {
+        allow_empty: arguments.allow_empty,
+    };
     gateway::run(&config, policy.value, &options)?;
     Ok(())
 }

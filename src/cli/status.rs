@@ -71,7 +71,11 @@ fn write_text(out: &mut impl Write, status: &Status) -> io::Result<()> {
 
 fn write_link(out: &mut impl Write, link: &LinkStatus) -> io::Result<()> {
     let copy = if link.zero_copy { "zero-copy" } else { "copy" };
-    writeln!(out, "link {}: {} XDP, {copy}, {}", link.name, link.mode, link.pages)?;
+    writeln!(
+        out,
+        "link {}: {} XDP, {copy}, {}",
+        link.name, link.mode, link.pages
+    )?;
     for port in &link.ports {
         writeln!(
             out,
@@ -85,7 +89,13 @@ fn write_link(out: &mut impl Write, link: &LinkStatus) -> io::Result<()> {
         )?;
     }
     for queue in link.queues.iter().filter(|queue| any(&queue.kernel)) {
-        writeln!(out, "  {:<8} queue {}: {}", queue.side, queue.queue, counts(&queue.kernel))?;
+        writeln!(
+            out,
+            "  {:<8} queue {}: {}",
+            queue.side,
+            queue.queue,
+            counts(&queue.kernel)
+        )?;
     }
     for note in &link.notes {
         writeln!(out, "  note: {note}")?;
@@ -94,7 +104,9 @@ fn write_link(out: &mut impl Write, link: &LinkStatus) -> io::Result<()> {
 }
 
 fn any(counters: &Map<String, Value>) -> bool {
-    counters.values().any(|value| value.as_u64().unwrap_or(0) > 0)
+    counters
+        .values()
+        .any(|value| value.as_u64().unwrap_or(0) > 0)
 }
 
 /// The counters that are not zero.
@@ -104,5 +116,9 @@ fn counts(counters: &Map<String, Value>) -> String {
         .filter(|(_, value)| value.as_u64().unwrap_or(0) > 0)
         .map(|(name, value)| format!("{name} {value}"))
         .collect();
-    if counted.is_empty() { "nothing".to_owned() } else { counted.join(", ") }
+    if counted.is_empty() {
+        "nothing".to_owned()
+    } else {
+        counted.join(", ")
+    }
 }

@@ -40,7 +40,6 @@
 mod config;
 mod entry;
 mod flow;
-mod hash;
 mod index;
 mod shard;
 mod table;

@@ -47,9 +47,14 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoAnswer`] where nobody listens.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let no_answer = |source| ClientError::NoAnswer { path: path.to_path_buf(), source };
+        let no_answer = |source| ClientError::NoAnswer {
+            path: path.to_path_buf(),
+            source,
+        };
         let stream = UnixStream::connect(path).map_err(no_answer)?;
-        stream.set_write_timeout(Some(ANSWER_PATIENCE)).map_err(no_answer)?;
+        stream
+            .set_write_timeout(Some(ANSWER_PATIENCE))
+            .map_err(no_answer)?;
         Ok(Self { stream })
     }
 
@@ -70,7 +75,9 @@ impl Client {
         self.stream.write_all(line.as_bytes()).map_err(bad)?;
         self.stream.shutdown(Shutdown::Write).map_err(bad)?;
         let mut answer = String::new();
-        BufReader::new(self.stream.take(ANSWER_BYTES_MAX)).read_line(&mut answer).map_err(bad)?;
+        BufReader::new(self.stream.take(ANSWER_BYTES_MAX))
+            .read_line(&mut answer)
+            .map_err(bad)?;
         parse_answer(&answer)
     }
 }

@@ -108,6 +108,9 @@ impl Refusal {
     /// A refusal of one line.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), problems: Vec::new() }
+        Self {
+            message: message.into(),
+            problems: Vec::new(),
+        }
     }
 }

@@ -13,9 +13,7 @@ use super::command::{Applied, ApplyRequest, Command, Refusal};
 use super::explain::explain;
 use super::flows;
 use super::publish::PolicyState;
-use super::status::{
-    ConntrackStatus, LinkStatus, SnapshotStatus, Status, WorkerStatus, reasons,
-};
+use super::status::{ConntrackStatus, LinkStatus, SnapshotStatus, Status, WorkerStatus, reasons};
 use crate::clock::{MonotonicClock, Tick};
 use crate::document::{Checked, Report, Source};
 use crate::policy::{self, KnownLinks, Policy};
@@ -62,7 +60,9 @@ struct Fixed {
 
 impl std::fmt::Debug for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Controller").field("policy", &self.setup.policy_path).finish_non_exhaustive()
+        f.debug_struct("Controller")
+            .field("policy", &self.setup.policy_path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,8 +90,20 @@ impl Controller {
             clock,
         } = setup;
         let started = clock.now();
-        let setup = Fixed { exchange, cores, policy_path, allow_empty, max_flows, links, clock };
-        Self { setup, state: Mutex::new(state), started }
+        let setup = Fixed {
+            exchange,
+            cores,
+            policy_path,
+            allow_empty,
+            max_flows,
+            links,
+            clock,
+        };
+        Self {
+            setup,
+            state: Mutex::new(state),
+            started,
+        }
     }
 
     /// Carries one command out.
@@ -153,8 +165,9 @@ impl Controller {
     fn apply(&self, request: &ApplyRequest) -> Result<Applied, Refusal> {
         let source = Source::from_bytes(request.name.clone(), request.text.clone().into_bytes())
             .map_err(|report| refused(&report))?;
-        let checked =
-            self.check(&source, request.allow_empty).map_err(|report| refused(&report))?;
+        let checked = self
+            .check(&source, request.allow_empty)
+            .map_err(|report| refused(&report))?;
         let warnings = checked.warnings.problems();
         let policy = checked.value;
         let mut state = self.lock();
@@ -162,7 +175,9 @@ impl Controller {
         let changes = changes.iter().map(ToString::to_string).collect();
         let before = state.snapshot().generation();
         if request.dry_run {
-            let next = state.try_compile(&policy).map_err(|error| Refusal::new(full(&error)))?;
+            let next = state
+                .try_compile(&policy)
+                .map_err(|error| Refusal::new(full(&error)))?;
             drop(state);
             let ended = flows::count_ended(&self.setup.exchange, &next).map_err(Refusal::new)?;
             return Ok(Applied {
@@ -215,7 +230,11 @@ impl Controller {
                 bytes: stats.bytes as u64,
                 compile_microseconds: u64::try_from(micros).unwrap_or(u64::MAX),
             };
-            (snapshot.generation(), state.publisher().generations(), status)
+            (
+                snapshot.generation(),
+                state.publisher().generations(),
+                status,
+            )
         };
         let mut conntrack = ConntrackStatus {
             flows: 0,
@@ -227,7 +246,9 @@ impl Controller {
         let mut workers = Vec::new();
         for (index, &core) in self.setup.cores.iter().enumerate() {
             let worker = WorkerId(u16::try_from(index).unwrap_or(u16::MAX));
-            let Some(counters) = self.setup.exchange.counters(worker) else { continue };
+            let Some(counters) = self.setup.exchange.counters(worker) else {
+                continue;
+            };
             let view = counters.view();
             conntrack.flows += view.gauges.flows;
             conntrack.evicted += view.gauges.evicted;
@@ -249,7 +270,11 @@ impl Controller {
                 flows: view.gauges.flows,
                 generation: used.map_or(0, |(_, generation, asleep)| {
                     // A sleeper loads the current one before its next frame.
-                    if *asleep { self.lock().snapshot().generation().0 } else { generation.0 }
+                    if *asleep {
+                        self.lock().snapshot().generation().0
+                    } else {
+                        generation.0
+                    }
                 }),
                 asleep: used.is_some_and(|(_, _, asleep)| *asleep),
                 busy_ratio: busy.as_secs_f64() / uptime.as_secs_f64().max(f64::MIN_POSITIVE),
@@ -316,4 +341,3 @@ fn full(error: &dyn std::error::Error) -> String {
     }
     text
 }
-

@@ -33,19 +33,34 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let error = || EndpointError(text.to_owned());
         if let Ok(address) = text.parse() {
-            return Ok(Self { address, port: None });
+            return Ok(Self {
+                address,
+                port: None,
+            });
         }
-        if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(address) = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             let address: Ipv6Addr = address.parse().ok().ok_or_else(error)?;
-            return Ok(Self { address: address.into(), port: None });
+            return Ok(Self {
+                address: address.into(),
+                port: None,
+            });
         }
         let (address, port) = text.rsplit_once(':').ok_or_else(error)?;
         let port = port.parse().ok().ok_or_else(error)?;
-        let address = match address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address = match address
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             Some(v6) => IpAddr::V6(v6.parse().ok().ok_or_else(error)?),
             None => IpAddr::V4(address.parse().ok().ok_or_else(error)?),
         };
-        Ok(Self { address, port: Some(port) })
+        Ok(Self {
+            address,
+            port: Some(port),
+        })
     }
 }
 
@@ -132,28 +147,52 @@ pub fn explain(snapshot: &Snapshot, request: &ExplainRequest) -> Result<Explanat
     let service = service(request)?;
     let step = |own: IpAddr, remote: IpAddr, direction: Direction| {
         let interface = owner(snapshot, own)?;
-        let question = Question { remote: Address::from(remote), protocol: request.protocol, service };
+        let question = Question {
+            remote: Address::from(remote),
+            protocol: request.protocol,
+            service,
+        };
         let info = snapshot.interface(interface)?;
         let decision = snapshot.decide(interface, direction, &question);
-        Some(describe(snapshot, info, direction, decision, &wanted(request, remote, direction)))
+        Some(describe(
+            snapshot,
+            info,
+            direction,
+            decision,
+            &wanted(request, remote, direction),
+        ))
     };
     let egress = step(from, to, Direction::Egress);
     let ingress = step(to, from, Direction::Ingress);
     Ok(match (egress, ingress) {
         (Some(egress), Some(ingress)) => {
-            let decisive = if egress.verdict == "deny" { &egress } else { &ingress };
-            Explanation { decisive: decisive.clone(), steps: vec![egress, ingress] }
+            let decisive = if egress.verdict == "deny" {
+                &egress
+            } else {
+                &ingress
+            };
+            Explanation {
+                decisive: decisive.clone(),
+                steps: vec![egress, ingress],
+            }
         }
-        (Some(only), None) | (None, Some(only)) => {
-            Explanation { decisive: only, steps: Vec::new() }
-        }
-        (None, None) => Explanation { decisive: unregistered(from, to), steps: Vec::new() },
+        (Some(only), None) | (None, Some(only)) => Explanation {
+            decisive: only,
+            steps: Vec::new(),
+        },
+        (None, None) => Explanation {
+            decisive: unregistered(from, to),
+            steps: Vec::new(),
+        },
     })
 }
 
 /// The interface that owns an address behind a link: the longest match of any link and VLAN.
 fn owner(snapshot: &Snapshot, address: IpAddr) -> Option<InterfaceRef> {
-    snapshot.owners_anywhere(Address::from(address)).into_iter().next()
+    snapshot
+        .owners_anywhere(Address::from(address))
+        .into_iter()
+        .next()
 }
 
 fn unregistered(from: IpAddr, to: IpAddr) -> Step {
@@ -172,15 +211,26 @@ fn unregistered(from: IpAddr, to: IpAddr) -> Step {
 fn service(request: &ExplainRequest) -> Result<u16, String> {
     match request.protocol {
         protocol::TCP | protocol::UDP => request.to.port.ok_or_else(|| {
-            format!("{} has ports: give --to one ({}:PORT)", name(request.protocol), request.to)
+            format!(
+                "{} has ports: give --to one ({}:PORT)",
+                name(request.protocol),
+                request.to
+            )
         }),
         protocol::ICMP | protocol::ICMPV6 => {
             if (request.protocol == protocol::ICMP) != request.to.address.is_ipv4() {
                 let name = name(request.protocol);
-                return Err(format!("{name} is not the family of {}", request.to.address));
+                return Err(format!(
+                    "{name} is not the family of {}",
+                    request.to.address
+                ));
             }
             // What people mean by `icmp` alone is ping.
-            let echo = if request.protocol == protocol::ICMP { 8 } else { 128 };
+            let echo = if request.protocol == protocol::ICMP {
+                8
+            } else {
+                128
+            };
             let kind = request.kind.unwrap_or(echo);
             Ok(u16::from_be_bytes([kind, request.code.unwrap_or(0)]))
         }
@@ -202,7 +252,11 @@ fn name(number: u8) -> String {
 fn wanted(request: &ExplainRequest, remote: IpAddr, direction: Direction) -> String {
     let what = match (request.protocol, request.to.port) {
         (protocol::ICMP, _) => {
-            format!("icmp type {} code {}", request.kind.unwrap_or(8), request.code.unwrap_or(0))
+            format!(
+                "icmp type {} code {}",
+                request.kind.unwrap_or(8),
+                request.code.unwrap_or(0)
+            )
         }
         (protocol::ICMPV6, _) => {
             let kind = request.kind.unwrap_or(128);
@@ -227,15 +281,32 @@ fn describe(
     wanted: &str,
 ) -> Step {
     let groups: Vec<&str> = interface.groups.iter().map(|group| &*group.name).collect();
-    let missing = format!("no {} rule of {} allows {wanted}", direction.name(), groups.join(", "));
+    let missing = format!(
+        "no {} rule of {} allows {wanted}",
+        direction.name(),
+        groups.join(", ")
+    );
     let (verdict, rule, detail) = match decision {
         Decision::Allow { rule, untracked } => {
-            let reason = if untracked { PassReason::Untracked } else { PassReason::Rule };
+            let reason = if untracked {
+                PassReason::Untracked
+            } else {
+                PassReason::Rule
+            };
             let rule = snapshot.rule(rule);
             let detail = rule.map_or_else(String::new, |rule| {
-                let way = if direction == Direction::Ingress { "from" } else { "to" };
+                let way = if direction == Direction::Ingress {
+                    "from"
+                } else {
+                    "to"
+                };
                 let group = &rule.group.name;
-                format!("{} of {group}: {} {way} {}", direction.name(), rule.service, rule.peer)
+                format!(
+                    "{} of {group}: {} {way} {}",
+                    direction.name(),
+                    rule.service,
+                    rule.peer
+                )
             });
             (Verdict::Pass(reason), rule, detail)
         }
@@ -262,12 +333,24 @@ mod tests {
 
     #[test]
     fn endpoints_read_and_write_alike() {
-        for text in ["10.0.0.1", "10.0.0.1:80", "2001:db8::1", "[2001:db8::1]:443"] {
+        for text in [
+            "10.0.0.1",
+            "10.0.0.1:80",
+            "2001:db8::1",
+            "[2001:db8::1]:443",
+        ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
         let bracketed: Endpoint = "[2001:db8::1]".parse().unwrap();
         assert_eq!(bracketed.to_string(), "2001:db8::1");
-        for text in ["", "10.0.0", "10.0.0.1:", "10.0.0.1:65536", "[10.0.0.1]:80", "host:80"] {
+        for text in [
+            "",
+            "10.0.0",
+            "10.0.0.1:",
+            "10.0.0.1:65536",
+            "[10.0.0.1]:80",
+            "host:80",
+        ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
     }

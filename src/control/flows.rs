@@ -94,9 +94,12 @@ fn fetch_page(exchange: &Exchange, worker: WorkerId, from: u32) -> Result<Box<Fl
     exchange
         .command(worker, WorkerCommand::Flows(FlowPage::new(from), reply))
         .map_err(|_busy| format!("worker {} has too many requests waiting", worker.0))?;
-    answer
-        .recv_timeout(ANSWER_PATIENCE)
-        .map_err(|_late| format!("worker {} did not answer within {ANSWER_PATIENCE:?}", worker.0))
+    answer.recv_timeout(ANSWER_PATIENCE).map_err(|_late| {
+        format!(
+            "worker {} did not answer within {ANSWER_PATIENCE:?}",
+            worker.0
+        )
+    })
 }
 
 /// Lists live flows.
@@ -110,16 +113,27 @@ pub(super) fn list(
     request: &FlowsRequest,
 ) -> Result<Vec<FlowRow>, String> {
     if let Some(wanted) = &request.interface
-        && !snapshot.interfaces().any(|(_, interface)| *interface.name == **wanted)
+        && !snapshot
+            .interfaces()
+            .any(|(_, interface)| *interface.name == **wanted)
     {
         return Err(format!("no interface is called `{wanted}`"));
     }
-    let limit = if request.limit == 0 { ROWS_MAX } else { request.limit.min(ROWS_MAX) };
+    let limit = if request.limit == 0 {
+        ROWS_MAX
+    } else {
+        request.limit.min(ROWS_MAX)
+    };
     let mut rows = Vec::new();
     visit_flows(exchange, |worker, flow| {
         let row = describe(worker, flow, snapshot, links);
-        let wanted = request.interface.as_ref().is_none_or(|name| row.interface.as_ref() == Some(name))
-            && request.address.is_none_or(|a| row.source == a || row.destination == a);
+        let wanted = request
+            .interface
+            .as_ref()
+            .is_none_or(|name| row.interface.as_ref() == Some(name))
+            && request
+                .address
+                .is_none_or(|a| row.source == a || row.destination == a);
         if wanted {
             rows.push(row);
         }
@@ -137,7 +151,10 @@ fn describe(worker: WorkerId, flow: &FlowView, snapshot: &Snapshot, links: &[Str
     let rule = flow.head.rule.and_then(|rule| snapshot.rule(rule));
     FlowRow {
         worker: worker.0,
-        link: links.get(flow.key.link.index()).cloned().unwrap_or_default(),
+        link: links
+            .get(flow.key.link.index())
+            .cloned()
+            .unwrap_or_default(),
         vlan: flow.key.vlan.outer,
         interface: interface.map(|interface| interface.name.to_string()),
         direction: flow.head.direction.name().to_owned(),

@@ -64,7 +64,13 @@ impl PolicyState {
         links: Vec<String>,
         compile_time: Duration,
     ) -> Self {
-        Self { policy, compiler, publisher, links, compile_time }
+        Self {
+            policy,
+            compiler,
+            publisher,
+            links,
+            compile_time,
+        }
     }
 
     /// Puts a policy in force and waits until every worker uses it. The same content again keeps
@@ -89,7 +95,11 @@ impl PolicyState {
         let generation = self.publisher.current().generation();
         let live = self.publisher.wait_live(timeout);
         self.publisher.retire();
-        live.map_err(|not_live| PublishError::NotLive { generation, not_live, timeout })?;
+        live.map_err(|not_live| PublishError::NotLive {
+            generation,
+            not_live,
+            timeout,
+        })?;
         Ok(generation)
     }
 
@@ -99,7 +109,9 @@ impl PolicyState {
     /// Where it exceeds a limit of the compiled form.
     pub fn try_compile(&self, policy: &Policy) -> Result<Snapshot, CompileError> {
         let generation = self.snapshot().generation().next();
-        self.compiler.clone().compile(policy, &self.link_names(), generation)
+        self.compiler
+            .clone()
+            .compile(policy, &self.link_names(), generation)
     }
 
     fn compile(

@@ -66,7 +66,10 @@ impl Server {
     /// # Errors
     /// See [`ServerError`].
     pub fn bind(path: &Path, owner: SocketOwner) -> Result<Self, ServerError> {
-        let io = |source| ServerError::Io { path: path.to_path_buf(), source };
+        let io = |source| ServerError::Io {
+            path: path.to_path_buf(),
+            source,
+        };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(io)?;
         }
@@ -86,7 +89,10 @@ impl Server {
         let bound = UnixListener::bind(path);
         rustix::process::umask(before);
         let listener = bound.map_err(io)?;
-        let server = Self { path: path.to_path_buf(), listener };
+        let server = Self {
+            path: path.to_path_buf(),
+            listener,
+        };
         chown(path, owner.user, owner.group).map_err(io)?;
         fs::set_permissions(path, fs::Permissions::from_mode(owner.mode)).map_err(io)?;
         Ok(server)
@@ -110,7 +116,9 @@ impl Server {
                 }
             }
         };
-        thread::Builder::new().name("control".to_owned()).spawn(accept)?;
+        thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(accept)?;
         Ok(())
     }
 }
@@ -142,7 +150,10 @@ fn greet(stream: UnixStream, controller: &Arc<Controller>, connections: &Arc<Ato
         converse(&stream, &controller);
         counted.fetch_sub(1, Ordering::Relaxed);
     };
-    if let Err(error) = thread::Builder::new().name("client".to_owned()).spawn(serve) {
+    if let Err(error) = thread::Builder::new()
+        .name("client".to_owned())
+        .spawn(serve)
+    {
         connections.fetch_sub(1, Ordering::Relaxed);
         warn!(%error, "no thread for a client of the control socket");
     }
@@ -153,7 +164,11 @@ fn converse(stream: &UnixStream, controller: &Controller) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = Vec::new();
-        match reader.by_ref().take(REQUEST_BYTES_MAX).read_until(b'\n', &mut line) {
+        match reader
+            .by_ref()
+            .take(REQUEST_BYTES_MAX)
+            .read_until(b'\n', &mut line)
+        {
             Ok(0) | Err(_) => return,
             Ok(_) if line.len() as u64 >= REQUEST_BYTES_MAX => {
                 let refusal = format!("a request may have {REQUEST_BYTES_MAX} bytes at most");

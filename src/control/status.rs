@@ -138,7 +138,11 @@ pub(super) fn reasons(view: &CounterView) -> (Map<String, Value>, Map<String, Va
     let passed = PassReason::ALL.iter().zip(view.tally.passed);
     let dropped = DropReason::ALL.iter().zip(view.tally.dropped);
     (
-        passed.map(|(reason, count)| (reason.name().to_owned(), count.into())).collect(),
-        dropped.map(|(reason, count)| (reason.name().to_owned(), count.into())).collect(),
+        passed
+            .map(|(reason, count)| (reason.name().to_owned(), count.into()))
+            .collect(),
+        dropped
+            .map(|(reason, count)| (reason.name().to_owned(), count.into()))
+            .collect(),
     )
 }

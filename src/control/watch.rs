@@ -32,13 +32,19 @@ pub struct WatchError {
 /// # Errors
 /// Where the system gives no watch or thread.
 pub fn watch_file(path: &Path, changed: impl Fn() + Send + 'static) -> Result<(), WatchError> {
-    let failed = |source| WatchError { path: path.to_path_buf(), source };
+    let failed = |source| WatchError {
+        path: path.to_path_buf(),
+        source,
+    };
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
     let Some(name) = path.file_name().map(OsStr::to_owned) else {
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "not a file's path")));
+        return Err(failed(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a file's path",
+        )));
     };
     let mut inotify = Inotify::init().map_err(failed)?;
     let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO;
@@ -57,7 +63,10 @@ pub fn watch_file(path: &Path, changed: impl Fn() + Send + 'static) -> Result<()
             }
         }
     };
-    thread::Builder::new().name("policy-watch".to_owned()).spawn(watch).map_err(failed)?;
+    thread::Builder::new()
+        .name("policy-watch".to_owned())
+        .spawn(watch)
+        .map_err(failed)?;
     Ok(())
 }
 

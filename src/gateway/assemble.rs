@@ -62,6 +62,19 @@ pub(super) fn deal(links: &mut [Link], workers: usize) -> Deal {
 }
 
 fn own_queue(link: LinkId, queue: LinkQueue) -> OwnQueue<XdpQueue> {
-    let LinkQueue { side, queue, receives, transmits, port } = queue;
-    OwnQueue { link, side, queue, receives, transmits, port }
+    let LinkQueue {
+        side,
+        queue,
+        receives,
+        transmits,
+        port,
+    } = queue;
+    OwnQueue {
+        link,
+        side,
+        queue,
+        receives,
+        transmits,
+        port,
+    }
 }

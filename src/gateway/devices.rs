@@ -18,20 +18,34 @@ pub(super) fn link_status(link: &Link) -> LinkStatus {
         }
     };
     notes.dedup();
-    let is_generic = description.ports.iter().any(|port| port.mode == Mode::Generic);
-    let ports = PortSide::ALL.iter().zip(&description.ports).map(|(side, port)| PortStatus {
-        side: side.name().to_owned(),
-        device: port.device.clone(),
-        driver: port.driver.clone(),
-        mode: port.mode.name().to_owned(),
-        mtu: port.mtu,
-        rx_queues: port.rx_queues,
-        kernel: statistics.as_ref().map_or_else(Map::new, |s| port_counters(&s.ports[side.index()])),
-    });
+    let is_generic = description
+        .ports
+        .iter()
+        .any(|port| port.mode == Mode::Generic);
+    let ports = PortSide::ALL
+        .iter()
+        .zip(&description.ports)
+        .map(|(side, port)| PortStatus {
+            side: side.name().to_owned(),
+            device: port.device.clone(),
+            driver: port.driver.clone(),
+            mode: port.mode.name().to_owned(),
+            mtu: port.mtu,
+            rx_queues: port.rx_queues,
+            kernel: statistics
+                .as_ref()
+                .map_or_else(Map::new, |s| port_counters(&s.ports[side.index()])),
+        });
     LinkStatus {
         name: description.name.clone(),
         ports: ports.collect(),
-        mode: if is_generic { Mode::Generic } else { Mode::Native }.name().to_owned(),
+        mode: if is_generic {
+            Mode::Generic
+        } else {
+            Mode::Native
+        }
+        .name()
+        .to_owned(),
         zero_copy: description.zero_copy,
         pages: description.pages.name().to_owned(),
         queues: statistics.as_ref().map_or_else(Vec::new, queues),

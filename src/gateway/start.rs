@@ -45,7 +45,9 @@ pub struct StartOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// A core of `[workers] cores` is not this process's to use.
-    #[error("[workers] cores names core {core}, which this process may not use; it may use {allowed:?}")]
+    #[error(
+        "[workers] cores names core {core}, which this process may not use; it may use {allowed:?}"
+    )]
     Core {
         /// The core.
         core: usize,
@@ -103,8 +105,8 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> GatewayError {
 pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<(), GatewayError> {
     let cores = choose_cores(&config.workers.cores)?;
     let clock = MonotonicClock::start();
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(system("cannot catch signals"))?;
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(system("cannot catch signals"))?;
     // The socket is claimed before any device is touched: a second gateway ends here.
     let server = Server::bind(&config.control_socket, socket_owner(config)?)?;
     let links = config.link_names();
@@ -116,7 +118,8 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     let (exchange, workers) = start_workers(config, &mut devices, readers, &cores, clock, &stop)?;
     for link in &mut devices {
         let name = link.describe().name;
-        link.activate().map_err(|source| GatewayError::Link { link: name, source })?;
+        link.activate()
+            .map_err(|source| GatewayError::Link { link: name, source })?;
     }
     announce(&devices, &cores);
     let thread_ids = workers.iter().map(|worker| worker.thread_id).collect();
@@ -138,7 +141,9 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
         }),
         clock,
     }));
-    server.serve(Arc::clone(&controller)).map_err(system("cannot serve the control socket"))?;
+    server
+        .serve(Arc::clone(&controller))
+        .map_err(system("cannot serve the control socket"))?;
     let reloaded = Arc::clone(&controller);
     watch_file(&config.policy, move || reloaded.reload())?;
     notify(NotifyState::Ready);
@@ -162,7 +167,9 @@ fn choose_cores(named: &[usize]) -> Result<Vec<usize>, GatewayError> {
     if named.is_empty() {
         // The last: interrupts and other work tend to the first.
         let last = allowed.last().copied();
-        return last.map(|core| vec![core]).ok_or(GatewayError::Core { core: 0, allowed });
+        return last
+            .map(|core| vec![core])
+            .ok_or(GatewayError::Core { core: 0, allowed });
     }
     match named.iter().find(|core| !allowed.contains(core)) {
         Some(&core) => Err(GatewayError::Core { core, allowed }),
@@ -173,7 +180,10 @@ fn choose_cores(named: &[usize]) -> Result<Vec<usize>, GatewayError> {
 fn open_links(config: &Config) -> Result<Vec<Link>, GatewayError> {
     let state_dir: &Path = &config.state_dir;
     let open = |link: &crate::config::Link| {
-        let failed = |source| GatewayError::Link { link: link.name.clone(), source };
+        let failed = |source| GatewayError::Link {
+            link: link.name.clone(),
+            source,
+        };
         Link::open(&link_options(link, &config.umem), state_dir).map_err(failed)
     };
     config.links.iter().map(open).collect()
@@ -187,7 +197,13 @@ fn start_workers(
     clock: MonotonicClock,
     stop: &Arc<AtomicBool>,
 ) -> Result<(Arc<Exchange>, Vec<RunningWorker>), GatewayError> {
-    let Deal { queues, routes, homes, free, chunks_at_home } = deal(links, cores.len());
+    let Deal {
+        queues,
+        routes,
+        homes,
+        free,
+        chunks_at_home,
+    } = deal(links, cores.len());
     let exchange = Exchange::new(&chunks_at_home, INBOX_FRAMES)
         .map_err(system("cannot make the workers' doorbells"))?;
     let exchange = Arc::new(exchange);
@@ -200,7 +216,10 @@ fn start_workers(
     for (index, (((queues, free), reader), &core)) in parts.enumerate() {
         let id = WorkerId(u16::try_from(index).unwrap_or(u16::MAX));
         if queues.is_empty() {
-            info!(worker = index, core, "has no queue of its own and serves handed-over flows");
+            info!(
+                worker = index,
+                core, "has no queue of its own and serves handed-over flows"
+            );
         }
         let exchange = Arc::clone(&exchange);
         let shard_config = shard_config(&config.conntrack, u32::from(workers), secret_seed());
@@ -224,7 +243,10 @@ fn start_workers(
 
 /// Two words from the system's randomness, by the standard library's per-process hash keys.
 fn secret_seed() -> [u64; 2] {
-    [RandomState::new().hash_one(0_u8), RandomState::new().hash_one(1_u8)]
+    [
+        RandomState::new().hash_one(0_u8),
+        RandomState::new().hash_one(1_u8),
+    ]
 }
 
 fn announce(links: &[Link], cores: &[usize]) {
@@ -282,8 +304,14 @@ fn socket_owner(config: &Config) -> Result<SocketOwner, GatewayError> {
     let control = &config.control;
     let id = |key: &'static str, name: &Option<String>, file: &str| {
         let Some(name) = name else { return Ok(None) };
-        let found = name.parse().ok().or_else(|| id_of(name, &PathBuf::from(file)));
-        found.map(Some).ok_or_else(|| GatewayError::Owner { key, name: name.clone() })
+        let found = name
+            .parse()
+            .ok()
+            .or_else(|| id_of(name, &PathBuf::from(file)));
+        found.map(Some).ok_or_else(|| GatewayError::Owner {
+            key,
+            name: name.clone(),
+        })
     };
     Ok(SocketOwner {
         user: id("owner", &control.owner, "/etc/passwd")?,
@@ -295,7 +323,9 @@ fn socket_owner(config: &Config) -> Result<SocketOwner, GatewayError> {
 /// The number of a name in `passwd(5)` or `group(5)` form: the third field of its line.
 fn id_of(name: &str, file: &Path) -> Option<u32> {
     let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+    let line = text
+        .lines()
+        .find(|line| line.split(':').next() == Some(name))?;
     line.split(':').nth(2)?.parse().ok()
 }
 
@@ -306,7 +336,10 @@ mod tests {
     #[test]
     fn a_core_that_may_not_be_used_is_refused_with_those_that_may() {
         let error = choose_cores(&[100_000]).unwrap_err().to_string();
-        assert!(error.contains("core 100000") && error.contains("it may use [0"), "{error}");
+        assert!(
+            error.contains("core 100000") && error.contains("it may use [0"),
+            "{error}"
+        );
         assert_eq!(choose_cores(&[]).unwrap().len(), 1);
     }
 

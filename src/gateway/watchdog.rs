@@ -32,16 +32,26 @@ pub(super) fn watch(
             thread::sleep(PERIOD);
             for (index, (&thread, seen)) in threads.iter().zip(&mut seen).enumerate() {
                 let worker = WorkerId(u16::try_from(index).unwrap_or(u16::MAX));
-                let Some(counters) = exchange.counters(worker) else { continue };
-                let Some(cpu_ns) = thread_cpu_ns(thread) else { continue };
+                let Some(counters) = exchange.counters(worker) else {
+                    continue;
+                };
+                let Some(cpu_ns) = thread_cpu_ns(thread) else {
+                    continue;
+                };
                 if is_stuck(seen, counters.turns(), cpu_ns) && !exchange.is_sleeping(worker) {
-                    error!(worker = index, "stuck within a turn: the gateway ends, links close");
+                    error!(
+                        worker = index,
+                        "stuck within a turn: the gateway ends, links close"
+                    );
                     std::process::abort();
                 }
             }
         }
     };
-    thread::Builder::new().name("watchdog".to_owned()).spawn(body).map(drop)
+    thread::Builder::new()
+        .name("watchdog".to_owned())
+        .spawn(body)
+        .map(drop)
 }
 
 #[derive(Clone, Copy)]
@@ -78,7 +88,10 @@ mod tests {
         assert!(!is_stuck(&mut seen, 7, STUCK_NS), "no more than it may");
         assert!(is_stuck(&mut seen, 7, STUCK_NS + 1));
         assert!(!is_stuck(&mut seen, 8, 10 * STUCK_NS), "it made a turn");
-        assert!(!is_stuck(&mut seen, 8, 10 * STUCK_NS), "starved: no time passed for it");
+        assert!(
+            !is_stuck(&mut seen, 8, 10 * STUCK_NS),
+            "starved: no time passed for it"
+        );
     }
 
     #[test]

@@ -39,7 +39,12 @@ pub struct Outcome {
 
 impl Outcome {
     pub(super) fn bare(verdict: Verdict) -> Self {
-        Self { verdict, interface: None, direction: None, rule: None }
+        Self {
+            verdict,
+            interface: None,
+            direction: None,
+            rule: None,
+        }
     }
 
     pub(super) fn drop(reason: DropReason) -> Self {
@@ -82,7 +87,9 @@ pub struct Batch {
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { items: Vec::with_capacity(BATCH_MAX) }
+        Self {
+            items: Vec::with_capacity(BATCH_MAX),
+        }
     }
 }
 
@@ -120,14 +127,18 @@ impl Batch {
         let parsed = parse(bytes, arrival.original_len as usize);
         let stage = match &parsed {
             Parsed::Malformed(_) => done(DropReason::Malformed),
-            Parsed::NotIp { ethertype } if config.exempt.has_ethertype(*ethertype) => {
-                Stage::Done(Fate::Judged(Outcome::bare(Verdict::Pass(PassReason::Exempt))))
-            }
+            Parsed::NotIp { ethertype } if config.exempt.has_ethertype(*ethertype) => Stage::Done(
+                Fate::Judged(Outcome::bare(Verdict::Pass(PassReason::Exempt))),
+            ),
             Parsed::NotIp { .. } => done(DropReason::NotIp),
             Parsed::Arp(_) => Stage::Stateless,
             Parsed::Ip(packet) => first_stage(packet, arrival, config, steering),
         };
-        self.items.push(Item { arrival, parsed, stage });
+        self.items.push(Item {
+            arrival,
+            parsed,
+            stage,
+        });
     }
 
     /// Judges all packets of the batch, in order.
@@ -149,7 +160,12 @@ impl Batch {
                 shard.prefetch_entry(hash);
             }
         }
-        let mut judge = Judge { config, shard, snapshot, now };
+        let mut judge = Judge {
+            config,
+            shard,
+            snapshot,
+            now,
+        };
         for item in &mut self.items {
             let outcome = match (&item.parsed, item.stage) {
                 (_, Stage::Done(_)) => continue,
@@ -186,12 +202,16 @@ fn first_stage(
     steering: Option<(&Steering, WorkerId)>,
 ) -> Stage {
     if config.is_exempt(packet, arrival.side) {
-        return Stage::Done(Fate::Judged(Outcome::bare(Verdict::Pass(PassReason::Exempt))));
+        return Stage::Done(Fate::Judged(Outcome::bare(Verdict::Pass(
+            PassReason::Exempt,
+        ))));
     }
     if matches!(packet.fragment, Fragment::Later { .. }) {
         return done(DropReason::Fragment);
     }
-    let Some((key, from)) = FlowKey::of(arrival.link, packet) else { return Stage::Stateless };
+    let Some((key, from)) = FlowKey::of(arrival.link, packet) else {
+        return Stage::Stateless;
+    };
     if let Some((steering, this_worker)) = steering
         && let Some(owner) = steering.owner(&key)
         && owner != this_worker

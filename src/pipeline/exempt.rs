@@ -60,7 +60,12 @@ impl ExemptRules {
     #[must_use]
     pub fn new(addresses: Vec<IpNet>, ports: Vec<ExemptPort>, ethertypes: Vec<u16>) -> Self {
         let any_listed = !addresses.is_empty() || !ports.is_empty();
-        Self { addresses, ports, ethertypes, any_listed }
+        Self {
+            addresses,
+            ports,
+            ethertypes,
+            any_listed,
+        }
     }
 
     /// Whether frames of a non-IP ethertype pass.
@@ -104,14 +109,19 @@ impl ExemptRules {
     fn is_listed(&self, packet: &IpPacket, side: PortSide) -> bool {
         let source = IpAddr::from(packet.addresses.source());
         let destination = IpAddr::from(packet.addresses.destination());
-        if self.addresses.iter().any(|net| net.contains(&source) || net.contains(&destination)) {
+        if self
+            .addresses
+            .iter()
+            .any(|net| net.contains(&source) || net.contains(&destination))
+        {
             return true;
         }
         let (protocol, source_port, destination_port) = match packet.transport {
             Transport::Tcp(ref tcp) => (PortProtocol::Tcp, tcp.source_port, tcp.destination_port),
-            Transport::Udp { source_port, destination_port } => {
-                (PortProtocol::Udp, source_port, destination_port)
-            }
+            Transport::Udp {
+                source_port,
+                destination_port,
+            } => (PortProtocol::Udp, source_port, destination_port),
             Transport::Icmp { .. } | Transport::Other => return false,
         };
         // The service is outside: its port is the destination on the way out, the source back in.
@@ -126,7 +136,13 @@ impl ExemptRules {
 /// DHCPv4 (RFC 2131: client 68, server 67) and DHCPv6 (RFC 9915 §7.2: client 546, server 547):
 /// client messages from inside, server messages from outside.
 fn is_dhcp(packet: &IpPacket, side: PortSide) -> bool {
-    let Transport::Udp { source_port, destination_port } = packet.transport else { return false };
+    let Transport::Udp {
+        source_port,
+        destination_port,
+    } = packet.transport
+    else {
+        return false;
+    };
     if packet.fragment != Fragment::Whole {
         return false;
     }
@@ -143,7 +159,9 @@ fn is_dhcp(packet: &IpPacket, side: PortSide) -> bool {
 }
 
 fn icmpv6(packet: &IpPacket, side: PortSide) -> Exemption {
-    let Transport::Icmp { kind, target, .. } = packet.transport else { return Exemption::None };
+    let Transport::Icmp { kind, target, .. } = packet.transport else {
+        return Exemption::None;
+    };
     if packet.fragment != Fragment::Whole {
         return Exemption::None;
     }

@@ -1,12 +1,16 @@
 //! The verdict for one packet: hit or miss, the interface, the rules, the new entry.
 
 use super::batch::{Arrival, Outcome};
-use super::exempt::{Exemption, ExemptRules};
+use super::exempt::{ExemptRules, Exemption};
 use crate::clock::Tick;
-use crate::conntrack::{Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, Shard, Track};
+use crate::conntrack::{
+    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, Shard, Track,
+};
 use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport};
 use crate::snapshot::{Decision, InterfaceRef, Question, Snapshot};
-use crate::types::{Direction, DropReason, LinkId, PassReason, PortSide, RuleSlot, Verdict, protocol};
+use crate::types::{
+    Direction, DropReason, LinkId, PassReason, PortSide, RuleSlot, Verdict, protocol,
+};
 
 /// What frames of or to hosts that no interface names become.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +44,9 @@ impl PipelineConfig {
     }
 
     fn unregistered(&self, link: LinkId) -> Unregistered {
-        self.links.get(link.index()).map_or(Unregistered::Drop, |rules| rules.unregistered)
+        self.links
+            .get(link.index())
+            .map_or(Unregistered::Drop, |rules| rules.unregistered)
     }
 }
 
@@ -53,11 +59,17 @@ pub fn question_of(packet: &IpPacket, direction: Direction) -> Question {
     };
     let service = match packet.transport {
         Transport::Tcp(ref tcp) => tcp.destination_port,
-        Transport::Udp { destination_port, .. } => destination_port,
+        Transport::Udp {
+            destination_port, ..
+        } => destination_port,
         Transport::Icmp { kind, code, .. } => u16::from_be_bytes([kind, code]),
         Transport::Other => 0,
     };
-    Question { remote, protocol: packet.protocol, service }
+    Question {
+        remote,
+        protocol: packet.protocol,
+        service,
+    }
 }
 
 /// What the rules say, and for which flow: a reply of an untracked flow is judged as its opener.
@@ -112,7 +124,10 @@ impl Judge<'_> {
             self.shard.end(index);
             return self.miss(packet, arrival, key, from, hash);
         }
-        match self.shard.track(index, packet, from, arrival.original_len, self.now) {
+        match self
+            .shard
+            .track(index, packet, from, arrival.original_len, self.now)
+        {
             Track::Pass => {
                 let head = self.shard.head(index);
                 let reason = match head.class {
@@ -122,9 +137,7 @@ impl Judge<'_> {
                 };
                 hit_outcome(&head, arrival, Verdict::Pass(reason))
             }
-            Track::Invalid => {
-                hit_outcome(&head, arrival, Verdict::Drop(DropReason::Invalid))
-            }
+            Track::Invalid => hit_outcome(&head, arrival, Verdict::Drop(DropReason::Invalid)),
             Track::Reopen => self.reopen(index, packet, arrival, from),
         }
     }
@@ -153,9 +166,7 @@ impl Judge<'_> {
     pub(super) fn arp(&mut self, arp: &ArpPacket, arrival: Arrival) -> Outcome {
         match ExemptRules::arp(arp, arrival.side) {
             Exemption::SpeaksFor(address) => self.speaks_for(address, arp.vlan, arrival),
-            Exemption::Exempt | Exemption::None => {
-                Outcome::bare(Verdict::Pass(PassReason::Exempt))
-            }
+            Exemption::Exempt | Exemption::None => Outcome::bare(Verdict::Pass(PassReason::Exempt)),
         }
     }
 
@@ -167,7 +178,10 @@ impl Judge<'_> {
         vlan: crate::packet::VlanTags,
         arrival: Arrival,
     ) -> Outcome {
-        let is_owned = self.snapshot.interface_of(arrival.link, vlan, address).is_some();
+        let is_owned = self
+            .snapshot
+            .interface_of(arrival.link, vlan, address)
+            .is_some();
         if is_owned || self.config.unregistered(arrival.link) == Unregistered::Pass {
             return Outcome::bare(Verdict::Pass(PassReason::Exempt));
         }
@@ -234,7 +248,8 @@ impl Judge<'_> {
                 let Some(flow) = self.new_flow(interface, ruling) else {
                     return self.denied(interface, direction, DropReason::NoRule);
                 };
-                self.shard.reopen(index, &flow, packet, arrival.original_len, self.now);
+                self.shard
+                    .reopen(index, &flow, packet, arrival.original_len, self.now);
             }
             Admission::PassOnly | Admission::Refuse if ruling.class == FlowClass::Tracked => {
                 return self.denied(interface, direction, DropReason::Invalid);
@@ -251,7 +266,9 @@ impl Judge<'_> {
         arrival: Arrival,
     ) -> Result<(InterfaceRef, Direction), Outcome> {
         let source = packet.addresses.source();
-        let source_owner = self.snapshot.interface_of(arrival.link, packet.vlan, source);
+        let source_owner = self
+            .snapshot
+            .interface_of(arrival.link, packet.vlan, source);
         let (owner, direction) = match arrival.side {
             PortSide::Inside => (source_owner, Direction::Egress),
             PortSide::Outside => {
@@ -259,7 +276,9 @@ impl Judge<'_> {
                     return Err(self.denied(owner, Direction::Ingress, DropReason::Spoofed));
                 }
                 let destination = packet.addresses.destination();
-                let owner = self.snapshot.interface_of(arrival.link, packet.vlan, destination);
+                let owner = self
+                    .snapshot
+                    .interface_of(arrival.link, packet.vlan, destination);
                 (owner, Direction::Ingress)
             }
         };
@@ -282,8 +301,14 @@ impl Judge<'_> {
         let question = question_of(packet, direction);
         let opener = from;
         let (class, rule) = match self.snapshot.decide(interface, direction, &question) {
-            Decision::Allow { rule, untracked: true } => (FlowClass::Untracked, Some(rule)),
-            Decision::Allow { rule, untracked: false } => {
+            Decision::Allow {
+                rule,
+                untracked: true,
+            } => (FlowClass::Untracked, Some(rule)),
+            Decision::Allow {
+                rule,
+                untracked: false,
+            } => {
                 if let Some(ruling) = self.untracked_reply(interface, direction, packet, from) {
                     return Some(ruling);
                 }
@@ -292,7 +317,12 @@ impl Judge<'_> {
             Decision::Unenforced => (FlowClass::Unenforced, None),
             Decision::Deny => return None,
         };
-        Some(Ruling { class, rule, direction, opener })
+        Some(Ruling {
+            class,
+            rule,
+            direction,
+            opener,
+        })
     }
 
     /// Whether a packet is the reply of an untracked flow that the other end opened. Such a flow
@@ -310,9 +340,15 @@ impl Judge<'_> {
             _ => return None,
         };
         let opened = direction.reversed();
-        let question = Question { service, ..question_of(packet, direction) };
+        let question = Question {
+            service,
+            ..question_of(packet, direction)
+        };
         match self.snapshot.decide(interface, opened, &question) {
-            Decision::Allow { rule, untracked: true } => Some(Ruling {
+            Decision::Allow {
+                rule,
+                untracked: true,
+            } => Some(Ruling {
                 class: FlowClass::Untracked,
                 rule: Some(rule),
                 direction: opened,
@@ -347,8 +383,17 @@ impl Judge<'_> {
         let mut rule = head.rule;
         if head.class != FlowClass::Tracked {
             let question = opener_question(key, head);
-            match (head.class, self.snapshot.decide(interface, head.direction, &question)) {
-                (FlowClass::Untracked, Decision::Allow { rule: now, untracked: true }) => {
+            match (
+                head.class,
+                self.snapshot.decide(interface, head.direction, &question),
+            ) {
+                (
+                    FlowClass::Untracked,
+                    Decision::Allow {
+                        rule: now,
+                        untracked: true,
+                    },
+                ) => {
                     rule = Some(now);
                 }
                 (FlowClass::Unenforced, Decision::Unenforced) => {}
@@ -379,12 +424,7 @@ impl Judge<'_> {
         }
     }
 
-    fn denied(
-        &self,
-        interface: InterfaceRef,
-        direction: Direction,
-        reason: DropReason,
-    ) -> Outcome {
+    fn denied(&self, interface: InterfaceRef, direction: Direction, reason: DropReason) -> Outcome {
         Outcome {
             verdict: Verdict::Drop(reason),
             interface: self.snapshot.slot(interface),
@@ -394,7 +434,10 @@ impl Judge<'_> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the low half is what entries store")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half is what entries store"
+)]
 fn generation_low(snapshot: &Snapshot) -> u32 {
     snapshot.generation().0 as u32
 }
@@ -415,7 +458,12 @@ fn hit_outcome(head: &FlowHead, arrival: Arrival, verdict: Verdict) -> Outcome {
         Verdict::Pass(_) => head.rule,
         Verdict::Drop(_) => None,
     };
-    Outcome { verdict, interface: Some(head.interface), direction: Some(direction), rule }
+    Outcome {
+        verdict,
+        interface: Some(head.interface),
+        direction: Some(direction),
+        rule,
+    }
 }
 
 /// The question that the packet which opened a flow asked (ICMP: code 0, as queries have).
@@ -430,5 +478,9 @@ fn opener_question(key: &FlowKey, head: &FlowHead) -> Question {
         protocol::ICMP | protocol::ICMPV6 => other_port << 8,
         _ => other_port,
     };
-    Question { remote, protocol: key.protocol, service }
+    Question {
+        remote,
+        protocol: key.protocol,
+        service,
+    }
 }

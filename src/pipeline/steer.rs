@@ -16,7 +16,10 @@ impl Steering {
     /// shards' seeds, or each shard would see only hashes that agree in some bits.
     #[must_use]
     pub fn new(seed: [u64; 2], workers: u16) -> Self {
-        Self { hasher: FlowHasher::new(seed), workers: workers.max(1) }
+        Self {
+            hasher: FlowHasher::new(seed),
+            workers: workers.max(1),
+        }
     }
 
     /// The worker that owns the flow; `None` where there is only one.

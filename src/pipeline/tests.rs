@@ -61,11 +61,16 @@ impl World {
     fn send(&mut self, side: PortSide, frame: &FrameBuilder) -> Outcome {
         let bytes = frame.build();
         let original_len = u32::try_from(bytes.len()).unwrap();
-        let arrival = Arrival { link: LinkId(0), side, original_len };
+        let arrival = Arrival {
+            link: LinkId(0),
+            side,
+            original_len,
+        };
         self.shard.expire(self.now);
         self.batch.clear();
         self.batch.push(&bytes, arrival, &self.config, None);
-        self.batch.run(&self.config, &mut self.shard, &self.snapshot, self.now);
+        self.batch
+            .run(&self.config, &mut self.shard, &self.snapshot, self.now);
         match self.batch.fates().next() {
             Some(Fate::Judged(outcome)) => outcome,
             other => panic!("one worker judges everything: {other:?}"),
@@ -107,6 +112,12 @@ fn request() -> FrameBuilder {
     build::v4("192.0.2.9", "10.0.0.1").tcp(40_000, 80)
 }
 
+/// The SYN-ACK to a SYN of sequence number 0.
+fn accepted(request: &FrameBuilder) -> FrameBuilder {
+    let reply = request.clone().reversed().syn().ack();
+    reply.sequence(500).acknowledgment(1)
+}
+
 #[test]
 fn a_reply_passes_where_no_rule_would_let_it() {
     let mut world = World::new(WEB);
@@ -122,21 +133,43 @@ fn the_outcome_names_interface_direction_and_rule() {
     let mut world = World::new(WEB);
     let outcome = world.send(Outside, &request().syn());
     assert_eq!(outcome.direction, Some(Direction::Ingress));
-    let interface = world.snapshot.interface_by_slot(outcome.interface.unwrap()).unwrap();
+    let interface = world
+        .snapshot
+        .interface_by_slot(outcome.interface.unwrap())
+        .unwrap();
     assert_eq!(&*world.snapshot.interface(interface).unwrap().name, "web-1");
-    assert_eq!(&*world.snapshot.rule(outcome.rule.unwrap()).unwrap().group.name, "web");
-    let reply = world.send(Inside, &request().reversed().syn().ack());
+    assert_eq!(
+        &*world
+            .snapshot
+            .rule(outcome.rule.unwrap())
+            .unwrap()
+            .group
+            .name,
+        "web"
+    );
+    let reply = world.send(Inside, &accepted(&request()));
     assert_eq!(reply.direction, Some(Direction::Egress));
-    assert_eq!(reply.rule, outcome.rule, "the rule that admitted the connection");
+    assert_eq!(
+        reply.rule, outcome.rule,
+        "the rule that admitted the connection"
+    );
 }
 
 #[test]
 fn the_port_and_the_address_of_a_rule_both_count() {
     let mut world = World::new(WEB);
-    world.drops(Outside, &build::v4("192.0.2.9", "10.0.0.1").tcp(1, 81).syn(), DropReason::NoRule);
+    world.drops(
+        Outside,
+        &build::v4("192.0.2.9", "10.0.0.1").tcp(1, 81).syn(),
+        DropReason::NoRule,
+    );
     let stranger = build::v4("198.51.100.1", "10.0.0.1").tcp(1, 80).syn();
     world.drops(Outside, &stranger, DropReason::NoRule);
-    world.drops(Outside, &build::v4("192.0.2.9", "10.0.0.1").udp(1, 80), DropReason::NoRule);
+    world.drops(
+        Outside,
+        &build::v4("192.0.2.9", "10.0.0.1").udp(1, 80),
+        DropReason::NoRule,
+    );
     let v6 = build::v6("2001:db8:f::9", "2001:db8::1").tcp(1, 80).syn();
     world.passes(Outside, &v6, PassReason::Rule);
 }
@@ -158,7 +191,7 @@ fn who_is_not_registered_or_on_the_wrong_side_is_dropped() {
 fn a_spoofed_packet_of_a_live_flow_is_spoofed() {
     let mut world = World::new(WEB);
     world.passes(Outside, &request().syn(), PassReason::Rule);
-    let reply = request().reversed().syn().ack();
+    let reply = accepted(&request());
     world.drops(Outside, &reply, DropReason::Spoofed);
     world.drops(Inside, &request().ack(), DropReason::Unregistered);
     world.passes(Inside, &reply, PassReason::Tracked);
@@ -167,25 +200,61 @@ fn a_spoofed_packet_of_a_live_flow_is_spoofed() {
 #[test]
 fn unregistered_frames_pass_where_the_link_says_so() {
     let mut world = World::new(WEB);
-    world.config.links = vec![LinkRules { unregistered: Unregistered::Pass }];
+    world.config.links = vec![LinkRules {
+        unregistered: Unregistered::Pass,
+    }];
     let unknown = build::v4("10.0.0.2", "192.0.2.9").tcp(1, 80).syn();
     world.passes(Inside, &unknown, PassReason::Unregistered);
-    world.drops(Outside, &build::v4("10.0.0.1", "10.0.0.2").tcp(1, 2).syn(), DropReason::Spoofed);
+    world.drops(
+        Outside,
+        &build::v4("10.0.0.1", "10.0.0.2").tcp(1, 2).syn(),
+        DropReason::Spoofed,
+    );
     world.drops(Outside, &request().reversed().syn(), DropReason::Spoofed);
-    world.passes(Inside, &build::arp(2, "10.0.0.2", "10.0.0.9"), PassReason::Exempt);
+    world.passes(
+        Inside,
+        &build::arp(2, "10.0.0.2", "10.0.0.9"),
+        PassReason::Exempt,
+    );
 }
 
 #[test]
 fn arp_and_advertisements_speak_only_for_their_own_addresses() {
     let mut world = World::new(WEB);
-    world.passes(Inside, &build::arp(1, "10.0.0.1", "10.0.0.9"), PassReason::Exempt);
-    world.passes(Inside, &build::arp(2, "10.0.0.1", "10.0.0.9"), PassReason::Exempt);
-    world.passes(Inside, &build::arp(2, "169.254.3.4", "10.0.0.9"), PassReason::Exempt);
-    world.drops(Inside, &build::arp(2, "10.0.0.9", "10.0.0.1"), DropReason::Spoofed);
-    world.drops(Inside, &build::arp(1, "10.0.0.9", "10.0.0.9"), DropReason::Spoofed);
-    world.passes(Outside, &build::arp(2, "10.0.0.9", "10.0.0.1"), PassReason::Exempt);
+    world.passes(
+        Inside,
+        &build::arp(1, "10.0.0.1", "10.0.0.9"),
+        PassReason::Exempt,
+    );
+    world.passes(
+        Inside,
+        &build::arp(2, "10.0.0.1", "10.0.0.9"),
+        PassReason::Exempt,
+    );
+    world.passes(
+        Inside,
+        &build::arp(2, "169.254.3.4", "10.0.0.9"),
+        PassReason::Exempt,
+    );
+    world.drops(
+        Inside,
+        &build::arp(2, "10.0.0.9", "10.0.0.1"),
+        DropReason::Spoofed,
+    );
+    world.drops(
+        Inside,
+        &build::arp(1, "10.0.0.9", "10.0.0.9"),
+        DropReason::Spoofed,
+    );
+    world.passes(
+        Outside,
+        &build::arp(2, "10.0.0.9", "10.0.0.1"),
+        PassReason::Exempt,
+    );
     let advertises = |target: &str| {
-        build::v6("fe80::1", "ff02::1").hop_limit(255).neighbor(136, target)
+        build::v6("fe80::1", "ff02::1")
+            .hop_limit(255)
+            .neighbor(136, target)
     };
     world.passes(Inside, &advertises("2001:db8::1"), PassReason::Exempt);
     world.passes(Inside, &advertises("fe80::1"), PassReason::Exempt);
@@ -199,7 +268,9 @@ fn neighbor_discovery_is_exempt_with_hop_limit_255_only() {
     let solicit = build::v6("2001:db8::1", "ff02::1:ff00:9").neighbor(135, "2001:db8::9");
     world.passes(Inside, &solicit.clone().hop_limit(255), PassReason::Exempt);
     world.drops(Inside, &solicit.hop_limit(64), DropReason::NoRule);
-    let router = build::v6("fe80::9", "ff02::1").hop_limit(255).icmp(134, 0, [0; 4]);
+    let router = build::v6("fe80::9", "ff02::1")
+        .hop_limit(255)
+        .icmp(134, 0, [0; 4]);
     world.passes(Outside, &router.clone().payload_len(12), PassReason::Exempt);
     world.drops(Inside, &router.payload_len(12), DropReason::Unregistered);
 }
@@ -209,8 +280,16 @@ fn dhcp_is_exempt_from_client_inside_and_server_outside_only() {
     let mut world = World::new(WEB);
     world.passes(Inside, &build::dhcp_client(1), PassReason::Exempt);
     world.drops(Outside, &build::dhcp_client(1), DropReason::Unregistered);
-    world.passes(Outside, &build::dhcp_server(2, "10.0.0.254"), PassReason::Exempt);
-    world.drops(Inside, &build::dhcp_server(2, "10.0.0.254"), DropReason::Unregistered);
+    world.passes(
+        Outside,
+        &build::dhcp_server(2, "10.0.0.254"),
+        PassReason::Exempt,
+    );
+    world.drops(
+        Inside,
+        &build::dhcp_server(2, "10.0.0.254"),
+        DropReason::Unregistered,
+    );
 }
 
 #[test]
@@ -220,15 +299,30 @@ fn listed_exemptions_come_before_the_rules() {
     let ntp = build::v4("10.0.0.1", "203.0.113.5").udp(9000, 123);
     world.drops(Inside, &metadata, DropReason::NoRule);
     world.drops(Inside, &ntp, DropReason::NoRule);
-    world.drops(Outside, &build::ethernet(0x88cc, &[0; 46]), DropReason::NotIp);
-    let port = ExemptPort { protocol: PortProtocol::Udp, port: 123 };
+    world.drops(
+        Outside,
+        &build::ethernet(0x88cc, &[0; 46]),
+        DropReason::NotIp,
+    );
+    let port = ExemptPort {
+        protocol: PortProtocol::Udp,
+        port: 123,
+    };
     let address = "169.254.169.254/32".parse().unwrap();
     world.config.exempt = ExemptRules::new(vec![address], vec![port], vec![0x88cc]);
     world.passes(Inside, &metadata, PassReason::Exempt);
     world.passes(Inside, &ntp, PassReason::Exempt);
     world.passes(Outside, &ntp.reversed(), PassReason::Exempt);
-    world.drops(Outside, &build::v4("192.0.2.9", "10.0.0.1").udp(9, 123), DropReason::NoRule);
-    world.passes(Outside, &build::ethernet(0x88cc, &[0; 46]), PassReason::Exempt);
+    world.drops(
+        Outside,
+        &build::v4("192.0.2.9", "10.0.0.1").udp(9, 123),
+        DropReason::NoRule,
+    );
+    world.passes(
+        Outside,
+        &build::ethernet(0x88cc, &[0; 46]),
+        PassReason::Exempt,
+    );
 }
 
 #[test]
@@ -236,7 +330,11 @@ fn a_tracked_flow_outlives_its_rule_but_not_its_interface() {
     let mut world = World::new(WEB);
     world.passes(Outside, &request().syn(), PassReason::Rule);
     world.apply(&WEB.replace("ports = 80", "ports = 443"));
-    world.passes(Inside, &request().reversed().syn().ack(), PassReason::Tracked);
+    world.passes(
+        Inside,
+        &accepted(&request()),
+        PassReason::Tracked,
+    );
     world.passes(Outside, &request().ack(), PassReason::Tracked);
     let other = build::v4("192.0.2.9", "10.0.0.1").tcp(40_001, 80).syn();
     world.drops(Outside, &other, DropReason::NoRule);
@@ -251,7 +349,11 @@ fn an_address_that_moves_to_another_interface_takes_no_flow_along() {
     let mut world = World::new(WEB);
     world.passes(Outside, &request().syn(), PassReason::Rule);
     world.apply(&WEB.replace("interfaces.web-1", "interfaces.web-2"));
-    world.drops(Inside, &request().reversed().syn().ack(), DropReason::NoRule);
+    world.drops(
+        Inside,
+        &accepted(&request()),
+        DropReason::NoRule,
+    );
 }
 
 const OPEN: &str = r#"
@@ -267,7 +369,11 @@ groups = ["open"]
 fn an_untracked_flow_is_cut_at_once_when_its_rule_goes() {
     let mut world = World::new(OPEN);
     world.passes(Outside, &request().syn(), PassReason::Untracked);
-    world.passes(Inside, &request().reversed().syn().ack(), PassReason::Untracked);
+    world.passes(
+        Inside,
+        &accepted(&request()),
+        PassReason::Untracked,
+    );
     world.passes(Outside, &request().ack(), PassReason::Untracked);
     world.apply(&OPEN.replace("ports = 80", "ports = 81"));
     world.drops(Outside, &request().ack(), DropReason::NoRule);
@@ -281,16 +387,32 @@ fn an_untracked_flow_needs_no_room_in_the_table() {
     let second = build::v4("10.0.0.1", "192.0.2.78").tcp(50_000, 443).syn();
     world.drops(Inside, &second, DropReason::TableFull);
     world.passes(Outside, &request().syn(), PassReason::Untracked);
-    world.passes(Inside, &request().reversed().syn().ack(), PassReason::Untracked);
+    world.passes(
+        Inside,
+        &accepted(&request()),
+        PassReason::Untracked,
+    );
     world.passes(Inside, &outbound.reversed().reversed(), PassReason::Tracked);
 }
 
 #[test]
 fn no_tombstone_stops_an_untracked_flow() {
     let mut world = World::new(OPEN);
-    world.passes(Outside, &request().syn().sequence(10), PassReason::Untracked);
-    world.passes(Inside, &request().reversed().rst().ack().acknowledgment(11), PassReason::Untracked);
-    world.passes(Outside, &request().ack().sequence(11), PassReason::Untracked);
+    world.passes(
+        Outside,
+        &request().syn().sequence(10),
+        PassReason::Untracked,
+    );
+    world.passes(
+        Inside,
+        &request().reversed().rst().ack().acknowledgment(11),
+        PassReason::Untracked,
+    );
+    world.passes(
+        Outside,
+        &request().ack().sequence(11),
+        PassReason::Untracked,
+    );
 }
 
 #[test]
@@ -309,7 +431,11 @@ fn what_an_audited_group_would_refuse_passes_and_says_so() {
     let mut world = World::new(&audited);
     let ssh = build::v4("192.0.2.9", "10.0.0.1").tcp(1, 22);
     world.passes(Outside, &ssh.clone().syn(), PassReason::Unenforced);
-    world.passes(Inside, &ssh.clone().reversed().syn().ack(), PassReason::Unenforced);
+    world.passes(
+        Inside,
+        &accepted(&ssh),
+        PassReason::Unenforced,
+    );
     world.passes(Outside, &request().syn(), PassReason::Rule);
     world.apply(WEB);
     world.drops(Outside, &ssh.ack(), DropReason::NoRule);
@@ -332,7 +458,11 @@ fn icmp_queries_are_tracked_by_id_and_by_who_asks() {
 #[test]
 fn flows_end_when_idle() {
     let mut world = World::new(WEB);
-    world.passes(Outside, &build::v4("192.0.2.9", "10.0.0.1").echo_request(7, 1), PassReason::Rule);
+    world.passes(
+        Outside,
+        &build::v4("192.0.2.9", "10.0.0.1").echo_request(7, 1),
+        PassReason::Rule,
+    );
     world.now = world.now + Duration::from_secs(31);
     let pong = build::v4("10.0.0.1", "192.0.2.9").echo_reply(7, 1);
     world.drops(Inside, &pong, DropReason::NoRule);
@@ -342,20 +472,34 @@ fn flows_end_when_idle() {
 fn vlans_are_flows_of_their_own() {
     let mut world = World::new(WEB);
     world.passes(Outside, &request().vlan(20).syn(), PassReason::Rule);
-    let reply = request().reversed().syn().ack();
+    let reply = accepted(&request());
     world.drops(Inside, &reply.clone().vlan(21), DropReason::NoRule);
     world.drops(Inside, &reply, DropReason::NoRule);
-    world.passes(Inside, &request().reversed().vlan(20).syn().ack(), PassReason::Tracked);
+    world.passes(
+        Inside,
+        &accepted(&request()).vlan(20),
+        PassReason::Tracked,
+    );
 }
 
 #[test]
 fn later_fragments_and_broken_frames_are_dropped_by_name() {
     let mut world = World::new(WEB);
-    let later = build::v4("192.0.2.9", "10.0.0.1").protocol(17).fragment(9, 64, false);
+    let later = build::v4("192.0.2.9", "10.0.0.1")
+        .protocol(17)
+        .fragment(9, 64, false);
     world.drops(Outside, &later.payload_len(32), DropReason::Fragment);
     world.drops(Outside, &request().syn().cut_to(40), DropReason::Malformed);
-    world.drops(Outside, &build::ethernet(0x86dd, &[]), DropReason::Malformed);
-    world.drops(Outside, &build::ethernet(0x8847, &[0; 60]), DropReason::NotIp);
+    world.drops(
+        Outside,
+        &build::ethernet(0x86dd, &[]),
+        DropReason::Malformed,
+    );
+    world.drops(
+        Outside,
+        &build::ethernet(0x8847, &[0; 60]),
+        DropReason::NotIp,
+    );
 }
 
 #[test]
@@ -366,13 +510,25 @@ fn both_directions_of_a_flow_have_one_owner_and_flows_spread_over_all() {
     let mut seen = [0_u32; 4];
     for port in 1000..1400 {
         let mut owners = Vec::new();
-        for frame in [request().tcp(port, 80).syn(), request().tcp(port, 80).syn().reversed()] {
+        for frame in [
+            request().tcp(port, 80).syn(),
+            request().tcp(port, 80).syn().reversed(),
+        ] {
             let bytes = frame.build();
             let original_len = u32::try_from(bytes.len()).unwrap();
-            let arrival = Arrival { link: LinkId(0), side: Outside, original_len };
+            let arrival = Arrival {
+                link: LinkId(0),
+                side: Outside,
+                original_len,
+            };
             batch.clear();
             // Worker 99 owns nothing, so that every packet says whose it is.
-            batch.push(&bytes, arrival, &world.config, Some((&steering, WorkerId(99))));
+            batch.push(
+                &bytes,
+                arrival,
+                &world.config,
+                Some((&steering, WorkerId(99))),
+            );
             match batch.fates().next() {
                 Some(Fate::HandOver(owner)) => owners.push(owner),
                 other => panic!("{other:?}"),
@@ -381,5 +537,8 @@ fn both_directions_of_a_flow_have_one_owner_and_flows_spread_over_all() {
         assert_eq!(owners[0], owners[1]);
         seen[owners[0].index()] += 1;
     }
-    assert!(seen.iter().all(|&count| (60..=140).contains(&count)), "{seen:?}");
+    assert!(
+        seen.iter().all(|&count| (60..=140).contains(&count)),
+        "{seen:?}"
+    );
 }

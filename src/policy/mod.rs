@@ -1,6 +1,7 @@
 //! The policy document: model, reading with located errors, validation, ids, differences.
 
 mod changes;
+mod id;
 mod model;
 mod parse;
 

@@ -39,7 +39,15 @@ impl<'a> Replay<'a> {
         devices: &'a [LinkDevices],
     ) -> Self {
         let links = config.links.len().max(1);
-        Self { config, snapshot, shard, devices, links, batch: Batch::default(), now: Tick(0) }
+        Self {
+            config,
+            snapshot,
+            shard,
+            devices,
+            links,
+            batch: Batch::default(),
+            now: Tick(0),
+        }
     }
 
     /// Judges the next frame of the capture.
@@ -49,11 +57,16 @@ impl<'a> Replay<'a> {
         self.now = self.now.max(Tick(time));
         let original_len = u32::try_from(frame.original_len).unwrap_or(u32::MAX);
         let (link, side) = self.arrival(frame);
-        let arrival = Arrival { link, side, original_len };
+        let arrival = Arrival {
+            link,
+            side,
+            original_len,
+        };
         self.shard.expire(self.now);
         self.batch.clear();
         self.batch.push(&frame.bytes, arrival, self.config, None);
-        self.batch.run(self.config, &mut self.shard, self.snapshot, self.now);
+        self.batch
+            .run(self.config, &mut self.shard, self.snapshot, self.now);
         match self.batch.fates().next() {
             Some(Fate::Judged(outcome)) => outcome,
             Some(Fate::HandOver(_)) | None => Outcome {
@@ -78,9 +91,11 @@ impl<'a> Replay<'a> {
             }
         }
         let ends = match parse(&frame.bytes, frame.original_len) {
-            Parsed::Ip(packet) => {
-                Some((packet.vlan, packet.addresses.source(), packet.addresses.destination()))
-            }
+            Parsed::Ip(packet) => Some((
+                packet.vlan,
+                packet.addresses.source(),
+                packet.addresses.destination(),
+            )),
             Parsed::Arp(arp) => {
                 let address = crate::packet::Address::V4;
                 Some((arp.vlan, address(arp.sender), address(arp.target)))

@@ -18,7 +18,11 @@ impl ChunkHomes {
     pub fn new(count: u32, chunk_size: u32, homes: Vec<WorkerId>) -> Self {
         debug_assert!(!homes.is_empty(), "somebody receives");
         let chunks_per_home = (u64::from(count) / homes.len().max(1) as u64).max(1);
-        Self { chunk_size: u64::from(chunk_size).max(1), chunks_per_home, homes }
+        Self {
+            chunk_size: u64::from(chunk_size).max(1),
+            chunks_per_home,
+            homes,
+        }
     }
 
     /// The chunk that an address lies in.

@@ -35,7 +35,11 @@ impl FlowPage {
     pub fn new(cursor: u32) -> Box<Self> {
         // A page never has more rows than the slots it looks at; it looks at no more than it
         // has room for.
-        Box::new(Self { cursor, next: None, rows: Vec::with_capacity(FLOW_PAGE_ROWS) })
+        Box::new(Self {
+            cursor,
+            next: None,
+            rows: Vec::with_capacity(FLOW_PAGE_ROWS),
+        })
     }
 }
 

@@ -25,7 +25,10 @@ impl Doorbell {
     /// Where the process has no file descriptor left.
     pub fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { sleeping: AtomicBool::new(false), event })
+        Ok(Self {
+            sleeping: AtomicBool::new(false),
+            event,
+        })
     }
 
     /// Wakes the worker if it sleeps; called after the work was made visible.

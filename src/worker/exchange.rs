@@ -70,7 +70,12 @@ impl Exchange {
                 counters: Arc::default(),
             })
         };
-        Ok(Self { inboxes: chunks_at_home.iter().map(inbox).collect::<io::Result<_>>()? })
+        Ok(Self {
+            inboxes: chunks_at_home
+                .iter()
+                .map(inbox)
+                .collect::<io::Result<_>>()?,
+        })
     }
 
     pub(super) fn inbox(&self, worker: WorkerId) -> Option<&Inbox> {
@@ -88,7 +93,9 @@ impl Exchange {
     /// # Errors
     /// Gives the request back where too many wait, or there is no such worker.
     pub fn command(&self, worker: WorkerId, command: WorkerCommand) -> Result<(), WorkerCommand> {
-        let Some(inbox) = self.inbox(worker) else { return Err(command) };
+        let Some(inbox) = self.inbox(worker) else {
+            return Err(command);
+        };
         inbox.commands.push(command)?;
         inbox.doorbell.ring();
         Ok(())
@@ -104,7 +111,8 @@ impl Exchange {
     /// Whether a worker sleeps now.
     #[must_use]
     pub fn is_sleeping(&self, worker: WorkerId) -> bool {
-        self.inbox(worker).is_some_and(|inbox| inbox.doorbell.is_sleeping())
+        self.inbox(worker)
+            .is_some_and(|inbox| inbox.doorbell.is_sleeping())
     }
 
     /// How many workers there are.

@@ -31,7 +31,10 @@ pub(super) struct Idle {
 
 impl Idle {
     pub(super) fn new(policy: IdlePolicy, now: Tick) -> Self {
-        Self { policy, last_work: now }
+        Self {
+            policy,
+            last_work: now,
+        }
     }
 
     /// Whether to sleep after a turn.

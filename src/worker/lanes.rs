@@ -95,12 +95,23 @@ impl<P: Port> Lanes<P> {
         });
         let routes = routes.collect();
         let ring = vec![false; exchange.workers()];
-        Self { id, queues, routes, homes, free, exchange, ring, tally: Tally::default() }
+        Self {
+            id,
+            queues,
+            routes,
+            homes,
+            free,
+            exchange,
+            ring,
+            tally: Tally::default(),
+        }
     }
 
     /// Receives up to `limit` frames from the queue at `index` into `held`.
     pub(super) fn receive(&mut self, index: usize, limit: usize, held: &mut Vec<Held>) {
-        let Some(queue) = self.queues.get_mut(index) else { return };
+        let Some(queue) = self.queues.get_mut(index) else {
+            return;
+        };
         if !queue.receives {
             return;
         }
@@ -121,10 +132,20 @@ impl<P: Port> Lanes<P> {
     /// `held`. Returns how many it took.
     pub(super) fn take_inbox(&mut self, limit: usize, held: &mut Vec<Held>) -> usize {
         let exchange = Arc::clone(&self.exchange);
-        let Some(inbox) = exchange.inbox(self.id) else { return 0 };
+        let Some(inbox) = exchange.inbox(self.id) else {
+            return 0;
+        };
         let mut taken = 0_usize;
         while taken < limit {
-            let Some(Handover { frame, link, side, errand }) = inbox.frames.pop() else { break };
+            let Some(Handover {
+                frame,
+                link,
+                side,
+                errand,
+            }) = inbox.frames.pop()
+            else {
+                break;
+            };
             taken = taken.saturating_add(1);
             let received = Held { frame, link, side };
             match errand {
@@ -141,10 +162,14 @@ impl<P: Port> Lanes<P> {
     /// Sends a frame that passes out of the other port of its link.
     pub(super) fn send(&mut self, held: Held) {
         let route = self.routes.get(held.link.index());
-        let route = route.and_then(|sides| sides.get(held.side.opposite().index())).copied();
+        let route = route
+            .and_then(|sides| sides.get(held.side.opposite().index()))
+            .copied();
         match route.unwrap_or(Route::Nowhere) {
             Route::Own(index) => {
-                let Some(queue) = self.queues.get_mut(index) else { return };
+                let Some(queue) = self.queues.get_mut(index) else {
+                    return;
+                };
                 let bytes = u64::from(held.frame.len());
                 match queue.port.transmit(held.frame) {
                     Ok(()) => {
@@ -168,14 +193,21 @@ impl<P: Port> Lanes<P> {
         };
         // Counted before it can be taken, or the count could pass below zero for a moment.
         inbox.counters.add_waiting();
-        match inbox.frames.push(Handover { frame, link, side, errand }) {
+        match inbox.frames.push(Handover {
+            frame,
+            link,
+            side,
+            errand,
+        }) {
             Ok(()) => {
                 self.tally.handed_over = self.tally.handed_over.wrapping_add(1);
                 if let Some(ring) = self.ring.get_mut(worker.index()) {
                     *ring = true;
                 }
             }
-            Err(Handover { frame, link, side, .. }) => {
+            Err(Handover {
+                frame, link, side, ..
+            }) => {
                 inbox.counters.take_waiting(1);
                 self.drop(Held { frame, link, side }, DropReason::HandoverFull);
             }
@@ -186,9 +218,17 @@ impl<P: Port> Lanes<P> {
     pub(super) fn drop(&mut self, held: Held, reason: DropReason) {
         self.tally.drop(reason);
         let addr = held.frame.addr();
-        let chunk = self.homes.get(held.link.index()).map(|homes| homes.chunk_of(addr));
+        let chunk = self
+            .homes
+            .get(held.link.index())
+            .map(|homes| homes.chunk_of(addr));
         if let Some(chunk) = chunk {
-            let Self { homes, free, exchange, .. } = self;
+            let Self {
+                homes,
+                free,
+                exchange,
+                ..
+            } = self;
             recycle(self.id, homes, free, exchange, held.link, chunk);
         }
     }
@@ -196,7 +236,15 @@ impl<P: Port> Lanes<P> {
     /// Ends a turn: transmits what was queued, brings chunks home, fills the receive side, and
     /// rings those that were given something.
     pub(super) fn finish_turn(&mut self) {
-        let Self { id, queues, homes, free, exchange, ring, .. } = self;
+        let Self {
+            id,
+            queues,
+            homes,
+            free,
+            exchange,
+            ring,
+            ..
+        } = self;
         for queue in queues.iter_mut() {
             let link = queue.link;
             queue.port.flush(CHUNKS_PER_TURN_MAX, |chunk| {
@@ -205,7 +253,9 @@ impl<P: Port> Lanes<P> {
         }
         if let Some(inbox) = exchange.inbox(*id) {
             for _ in 0..CHUNKS_PER_TURN_MAX {
-                let Some((link, chunk)) = inbox.returns.pop() else { break };
+                let Some((link, chunk)) = inbox.returns.pop() else {
+                    break;
+                };
                 if let Some(free) = free.get_mut(link.index()) {
                     free.push(chunk);
                 }
@@ -273,7 +323,9 @@ fn recycle(
     link: LinkId,
     chunk: ChunkAddr,
 ) {
-    let Some(home) = homes.get(link.index()).map(|homes| homes.home(chunk)) else { return };
+    let Some(home) = homes.get(link.index()).map(|homes| homes.home(chunk)) else {
+        return;
+    };
     if home == id {
         if let Some(free) = free.get_mut(link.index()) {
             debug_assert!(free.len() < free.capacity(), "a chunk came home twice");
@@ -282,6 +334,9 @@ fn recycle(
     } else if let Some(inbox) = exchange.inbox(home) {
         // The ring has room for every chunk of its home, so none is ever lost here.
         let returned = inbox.returns.push((link, chunk));
-        debug_assert!(returned.is_ok(), "more chunks on their way home than there are");
+        debug_assert!(
+            returned.is_ok(),
+            "more chunks on their way home than there are"
+        );
     }
 }

@@ -72,9 +72,16 @@ where
         drop(abort);
     };
     let name = format!("worker-{}", id.0);
-    let thread = thread::Builder::new().name(name).spawn(body).map_err(SpawnError::Thread)?;
+    let thread = thread::Builder::new()
+        .name(name)
+        .spawn(body)
+        .map_err(SpawnError::Thread)?;
     match started.recv() {
-        Ok(Some(thread_id)) => Ok(RunningWorker { thread, thread_id, core }),
+        Ok(Some(thread_id)) => Ok(RunningWorker {
+            thread,
+            thread_id,
+            core,
+        }),
         _ => Err(SpawnError::Pin { worker: id.0, core }),
     }
 }
@@ -133,7 +140,9 @@ where
     M: FrameMemory,
 {
     let exchange = Arc::clone(worker.lanes.exchange());
-    let Some(inbox) = exchange.inbox(worker.lanes.id()) else { return clock.now() };
+    let Some(inbox) = exchange.inbox(worker.lanes.id()) else {
+        return clock.now();
+    };
     inbox.doorbell.raise();
     if !worker.lanes.has_work() && !stop.load(Ordering::Relaxed) {
         worker.reader.begin_sleep();

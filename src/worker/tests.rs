@@ -49,9 +49,13 @@ struct Shape {
 fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
     let source = Source::new("test.toml", POLICY);
     let links = ["link".to_owned()];
-    let policy = policy::parse(&source, KnownLinks::Names(&links)).unwrap().value;
-    let snapshot = Compiler::new().compile(&policy, &["link"], Generation(1)).unwrap();
-    let (publisher, readers) = Publisher::new(Arc::new(snapshot), usize::from(shape.workers));
+    let policy = policy::parse(&source, KnownLinks::Names(&links))
+        .unwrap()
+        .value;
+    let snapshot = Compiler::new()
+        .compile(&policy, &["link"], Generation(1))
+        .unwrap();
+    let (publisher, readers) = Publisher::new(Arc::new(snapshot), shape.workers);
     let mut memory = MemoryFrames::new(shape.chunks, CHUNK_SIZE);
     // Every chunk holds one of the frames; what a chunk holds is what arrives in it.
     let all: Vec<ChunkAddr> = memory.chunks().collect();
@@ -67,7 +71,9 @@ fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
     }
     let counts: Vec<usize> = at_home.iter().map(Vec::len).collect();
     let exchange = Arc::new(Exchange::new(&counts, shape.inbox_frames).unwrap());
-    let routes = Routes { senders: vec![[receivers.clone(), receivers]] };
+    let routes = Routes {
+        senders: vec![[receivers.clone(), receivers]],
+    };
     let config = Arc::new(PipelineConfig {
         links: vec![LinkRules::default()],
         ..PipelineConfig::default()
@@ -76,7 +82,11 @@ fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
     let mut workers = Vec::new();
     for ((index, reader), free) in readers.into_iter().enumerate().zip(at_home) {
         let id = WorkerId(u16::try_from(index).unwrap());
-        let queues = if id.0 < shape.with_queues { queues(shape) } else { Vec::new() };
+        let queues = if id.0 < shape.with_queues {
+            queues(shape)
+        } else {
+            Vec::new()
+        };
         let shard = ShardConfig {
             max_flows: 4096,
             timeouts: Timeouts::default(),
@@ -105,7 +115,13 @@ fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
         workers.push(worker);
     }
     let chunks = shape.chunks as usize;
-    Rig { workers, exchange, chunks, publisher, now: Tick::from_seconds(1) }
+    Rig {
+        workers,
+        exchange,
+        chunks,
+        publisher,
+        now: Tick::from_seconds(1),
+    }
 }
 
 /// A frame's handle is made again when its chunk arrives.
@@ -122,7 +138,11 @@ fn queues(shape: &Shape) -> Vec<OwnQueue<MemoryPort>> {
         transmits: true,
         port: MemoryPort {
             transmit_max: shape.transmit_max,
-            fill_max: if side == PortSide::Outside { usize::MAX } else { 0 },
+            fill_max: if side == PortSide::Outside {
+                usize::MAX
+            } else {
+                0
+            },
             chunk_size: u64::from(CHUNK_SIZE),
             ..MemoryPort::default()
         },
@@ -137,8 +157,11 @@ impl Rig {
         let port = &mut queues[PortSide::Outside.index()].port;
         let mut arrived = 0;
         while arrived < count {
-            let Some(chunk) = port.fill.pop_front() else { break };
-            port.incoming.push_back(crate::port::Frame::new(chunk.0, len));
+            let Some(chunk) = port.fill.pop_front() else {
+                break;
+            };
+            port.incoming
+                .push_back(crate::port::Frame::new(chunk.0, len));
             arrived += 1;
         }
         arrived
@@ -178,7 +201,12 @@ impl Rig {
             chunks += worker.lanes_mut().free_chunks(LINK) as u64;
             chunks += self.exchange.inbox(id).unwrap().returns.len() as u64;
             for queue in worker.lanes_mut().queues_mut() {
-                let MemoryPort { incoming, outgoing, fill, .. } = &queue.port;
+                let MemoryPort {
+                    incoming,
+                    outgoing,
+                    fill,
+                    ..
+                } = &queue.port;
                 chunks += (incoming.len() + outgoing.len() + fill.len()) as u64;
             }
         }
@@ -187,12 +215,20 @@ impl Rig {
     }
 
     fn dropped(&self, reason: DropReason) -> u64 {
-        self.views().iter().map(|view| view.tally.dropped[reason.index()]).sum()
+        self.views()
+            .iter()
+            .map(|view| view.tally.dropped[reason.index()])
+            .sum()
     }
 }
 
 fn datagrams(count: u16) -> Vec<Vec<u8>> {
-    let frame = |port| build::v4("192.0.2.9", "10.0.0.1").udp(port, 53).payload(&[0; 18]).build();
+    let frame = |port| {
+        build::v4("192.0.2.9", "10.0.0.1")
+            .udp(port, 53)
+            .payload(&[0; 18])
+            .build()
+    };
     (0..count).map(|index| frame(1000 + index)).collect()
 }
 
@@ -200,8 +236,13 @@ fn datagrams(count: u16) -> Vec<Vec<u8>> {
 fn one_worker_forwards_and_every_chunk_comes_home() {
     let frames = datagrams(64);
     let len = u32::try_from(frames[0].len()).unwrap();
-    let shape =
-        Shape { workers: 1, with_queues: 1, chunks: 256, inbox_frames: 64, transmit_max: 64 };
+    let shape = Shape {
+        workers: 1,
+        with_queues: 1,
+        chunks: 256,
+        inbox_frames: 64,
+        transmit_max: 64,
+    };
     let mut rig = rig(&shape, &frames);
     let mut arrived = 0;
     for _ in 0..1000 {
@@ -229,8 +270,13 @@ fn one_sided_hand_over_does_not_starve_the_receiver() {
         })
         .collect();
     let len = u32::try_from(frames[0].len()).unwrap();
-    let shape =
-        Shape { workers: 2, with_queues: 1, chunks: 512, inbox_frames: 512, transmit_max: 512 };
+    let shape = Shape {
+        workers: 2,
+        with_queues: 1,
+        chunks: 512,
+        inbox_frames: 512,
+        transmit_max: 512,
+    };
     let mut rig = rig(&shape, &frames);
     let mut arrived = 0_u64;
     // As many as it takes to use each chunk two thousand times.
@@ -243,7 +289,11 @@ fn one_sided_hand_over_does_not_starve_the_receiver() {
     rig.settle();
     assert_eq!(rig.check_ledger(), (arrived, arrived, 0));
     assert_eq!(rig.views()[0].tally.handed_over, arrived);
-    assert_eq!(rig.views()[1].tally.handed_over, arrived, "it has no queue: worker 0 sends");
+    assert_eq!(
+        rig.views()[1].tally.handed_over,
+        arrived,
+        "it has no queue: worker 0 sends"
+    );
     assert_eq!(rig.views()[1].gauges.flows as usize, frames.len());
 }
 
@@ -251,8 +301,13 @@ fn one_sided_hand_over_does_not_starve_the_receiver() {
 fn a_full_inbox_and_a_full_ring_drop_and_count() {
     let frames = datagrams(256);
     let len = u32::try_from(frames[0].len()).unwrap();
-    let shape =
-        Shape { workers: 2, with_queues: 1, chunks: 512, inbox_frames: 4, transmit_max: 8 };
+    let shape = Shape {
+        workers: 2,
+        with_queues: 1,
+        chunks: 512,
+        inbox_frames: 4,
+        transmit_max: 8,
+    };
     let mut rig = rig(&shape, &frames);
     let arrived = rig.arrive(0, 64, len) as u64;
     rig.turn();
@@ -272,8 +327,13 @@ fn a_full_inbox_and_a_full_ring_drop_and_count() {
 
 #[test]
 fn a_new_policy_is_live_after_one_turn_of_each_worker() {
-    let shape =
-        Shape { workers: 2, with_queues: 2, chunks: 64, inbox_frames: 64, transmit_max: 64 };
+    let shape = Shape {
+        workers: 2,
+        with_queues: 2,
+        chunks: 64,
+        inbox_frames: 64,
+        transmit_max: 64,
+    };
     let mut rig = rig(&shape, &datagrams(4));
     rig.turn();
     let next = crate::snapshot::Snapshot::empty(Generation(2));

@@ -48,7 +48,15 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
     /// A worker that has not begun. Takes its scratch memory here, once.
     #[must_use]
     pub fn new(setup: WorkerSetup<P, M>) -> Self {
-        let WorkerSetup { lanes, memories, shard, reader, config, steering, burst } = setup;
+        let WorkerSetup {
+            lanes,
+            memories,
+            shard,
+            reader,
+            config,
+            steering,
+            burst,
+        } = setup;
         Self {
             lanes,
             memories,
@@ -90,9 +98,13 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
     /// Answers what the control side asks; returns how many requests there were.
     pub fn answer_commands(&mut self, now: Tick) -> usize {
         let exchange = Arc::clone(self.lanes.exchange());
-        let Some(inbox) = exchange.inbox(self.lanes.id()) else { return 0 };
+        let Some(inbox) = exchange.inbox(self.lanes.id()) else {
+            return 0;
+        };
         // One a turn: a page of flows costs the path no more than a burst.
-        let Some(command) = inbox.commands.pop() else { return 0 };
+        let Some(command) = inbox.commands.pop() else {
+            return 0;
+        };
         command.execute(&self.shard, now);
         1
     }
@@ -150,11 +162,19 @@ impl<M: FrameMemory> Stages<'_, M> {
             }
         }
         for Held { frame, link, side } in held.iter() {
-            let bytes = self.memories.get(link.index()).map_or(&[][..], |m| m.bytes(frame));
-            let arrival = Arrival { link: *link, side: *side, original_len: frame.len() };
+            let bytes = self
+                .memories
+                .get(link.index())
+                .map_or(&[][..], |m| m.bytes(frame));
+            let arrival = Arrival {
+                link: *link,
+                side: *side,
+                original_len: frame.len(),
+            };
             self.batch.push(bytes, arrival, self.config, steering);
         }
-        self.batch.run(self.config, self.shard, self.snapshot, self.now);
+        self.batch
+            .run(self.config, self.shard, self.snapshot, self.now);
         for (frame, fate) in held.drain(..).zip(self.batch.fates()) {
             match fate {
                 Fate::Judged(outcome) => match outcome.verdict {

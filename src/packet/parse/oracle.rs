@@ -118,17 +118,18 @@ fn frame_of(wire: Wire<'_>) -> Result<Parsed, Malformed> {
     match ethertype {
         0x0800 => ipv4(rest, vlan),
         0x86dd => ipv6(rest, vlan),
-        0x0806 => arp(rest),
+        0x0806 => arp(rest, vlan),
         _ => Ok(Parsed::NotIp { ethertype }),
     }
 }
 
-fn arp(wire: Wire<'_>) -> Result<Parsed, Malformed> {
+fn arp(wire: Wire<'_>, vlan: VlanTags) -> Result<Parsed, Malformed> {
     wire.has(28).map_err(|_missing| Malformed::Arp)?;
     if wire.number(0, 6) != Ok(0x0001_0800_0604) {
         return Err(Malformed::Arp);
     }
     Ok(Parsed::Arp(ArpPacket {
+        vlan,
         operation: wire.u16(6).unwrap(),
         sender: wire.u32(14).unwrap(),
         target: wire.u32(24).unwrap(),

@@ -487,6 +487,10 @@ fn other_frames_are_told_by_ethertype() {
         "802.3 length"
     );
     let arp = ArpPacket {
+        vlan: VlanTags {
+            outer: Some(4),
+            inner: None,
+        },
         operation: 2,
         sender: 0x0a00_0001,
         target: 0x0a00_0002,

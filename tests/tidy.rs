@@ -353,7 +353,8 @@ fn files_are_short_and_say_what_they_are_for() {
         }
         for (index, line) in text.lines().enumerate() {
             let columns = line.chars().count();
-            if columns > COLUMNS_MAX {
+            // A link cannot be broken.
+            if columns > COLUMNS_MAX && !line.contains("https://") {
                 wrong.push(format!("{path}:{}: {columns} columns", index + 1));
             }
             if line.trim_end() != line {

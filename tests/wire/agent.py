@@ -138,11 +138,6 @@ def say(name, size=32, timeout=1.0):
         return outcome(error)
 
 
-def close(name):
-    connections.pop(name).close()
-    return "ok"
-
-
 def run(argv, timeout=30):
     try:
         done = subprocess.run(argv, capture_output=True, timeout=timeout, text=True)
@@ -239,7 +234,6 @@ COMMANDS = {
     "tcp": lambda **a: talk(socket.SOCK_STREAM, **a),
     "udp": lambda **a: talk(socket.SOCK_DGRAM, **a),
     "say": say,
-    "close": close,
     "run": run,
     "start": start,
     "finish": finish,

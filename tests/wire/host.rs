@@ -120,10 +120,6 @@ impl Host {
         self.word(&json!({ "do": "say", "name": name, "size": size, "timeout": timeout }))
     }
 
-    pub(crate) fn close(&self, name: &str) {
-        self.ask(&json!({ "do": "close", "name": name }));
-    }
-
     /// Whether one ping is answered.
     pub(crate) fn ping(&self, to: &str, timeout: f64) -> bool {
         let timeout = timeout.to_string();

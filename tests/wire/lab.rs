@@ -41,6 +41,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) links: usize,
     /// Queues of every device.
     pub(crate) queues: u32,
+    /// Chunks of packet memory.
+    pub(crate) frames: u32,
     /// Cores of the workers.
     pub(crate) cores: &'a [usize],
     /// GRO on at the hosts: what a device needs to receive frames that a driver redirects.
@@ -56,6 +58,7 @@ impl Default for Plan<'_> {
             link,
             links: 1,
             queues: 1,
+            frames: 8192,
             cores: &[1],
             gro: false,
         }
@@ -264,11 +267,15 @@ impl Lab {
         must(&add);
         let mut script = "ip link set lo up".to_owned();
         for number in hosts {
-            script += &format!(" && ip addr add 10.7.{link}.{number}/24 dev {HOST_DEVICE}");
-            script += &format!(
-                " && ip addr add {} dev {HOST_DEVICE} nodad",
-                subnet6(link, number)
-            );
+            // The first address is the one that a host speaks from by itself.
+            let later = if number == hosts[0] {
+                ""
+            } else {
+                " preferred_lft 0"
+            };
+            let (v4, v6) = (subnet4(link, number), subnet6(link, number));
+            script += &format!(" && ip addr add {v4} dev {HOST_DEVICE}");
+            script += &format!(" && ip addr add {v6} dev {HOST_DEVICE} nodad{later}");
         }
         script += &format!(" && ip link set {HOST_DEVICE} up");
         // A partial checksum would go out as it is.
@@ -286,8 +293,8 @@ impl Lab {
         let folder = self.folder.display();
         let mut file = format!(
             "policy = \"policy.toml\"\ncontrol_socket = \"{folder}/control.sock\"\n\
-             state_dir = \"{folder}/state\"\n[workers]\ncores = {:?}\n[umem]\nframes = 8192\n",
-            plan.cores
+             state_dir = \"{folder}/state\"\n[workers]\ncores = {:?}\n[umem]\nframes = {}\n",
+            plan.cores, plan.frames
         );
         for link in 0..plan.links {
             file += &format!("[[link]]\nname = \"link{link}\"\ninside = \"in{link}\"\n");
@@ -658,8 +665,12 @@ impl Drop for Lab {
     }
 }
 
+fn subnet4(link: usize, number: u8) -> String {
+    format!("10.7.{link}.{number}/24")
+}
+
 fn subnet6(link: usize, number: u8) -> String {
-    format!("2001:db8:7:{link}::{number:x}/64")
+    format!("2001:db8:7:{link}::{number}/64")
 }
 
 /// The time, for deadlines of tests.

@@ -316,7 +316,7 @@ fn the_service_manager_is_told_when_every_port_forwards() {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            let mut hear = || {
+            let hear = || {
                 let mut buffer = [0; 256];
                 let length = socket.recv(&mut buffer).unwrap();
                 text(&buffer[..length])

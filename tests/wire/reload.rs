@@ -30,6 +30,7 @@ fn a_running_transfer_does_not_notice_changes() {
     let plan = Plan {
         policy: &ports("5201"),
         queues: 2,
+        frames: 16384,
         cores: &[0, 1],
         ..Plan::default()
     };

@@ -76,6 +76,7 @@ fn two_workers_share_four_queues() {
     let plan = Plan {
         policy: &policy(RULES),
         queues: 4,
+        frames: 32768,
         cores: &[0, 1],
         ..Plan::default()
     };
@@ -126,6 +127,7 @@ fn one_worker_serves_several_queues() {
     let plan = Plan {
         policy: &policy(RULES),
         queues: 4,
+        frames: 32768,
         ..Plan::default()
     };
     wire_test(&plan, |lab| {
@@ -139,6 +141,7 @@ fn a_flood_of_datagrams_is_carried_or_counted() {
     let plan = Plan {
         policy: &policy(RULES),
         queues: 2,
+        frames: 16384,
         cores: &[0, 1],
         ..Plan::default()
     };
@@ -169,4 +172,20 @@ fn a_sleeping_worker_wakes_for_the_first_frame() {
             assert!(busy < 0.5, "{busy}");
         },
     );
+}
+
+#[test]
+fn few_frames_are_shared_by_all_queues() {
+    let plan = Plan {
+        policy: &policy(RULES),
+        queues: 4,
+        frames: 2048,
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        lab.inside().serve_tcp(WEB, 80);
+        for _ in 0..30 {
+            lab.reaches(Side::Outside, "tcp", WEB, 80);
+        }
+    });
 }

@@ -2,6 +2,7 @@
 //!
 //! In reading order:
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod cpu;

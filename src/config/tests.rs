@@ -537,7 +537,7 @@ fn what_is_required_is_missed() {
 fn all_problems_are_reported_at_once() {
     let text = "polcy = \"p\"\n[workers]\nburst = 99\nidle = 3\n[[link]]\nname = \"none\"\n";
     let report = read(text).unwrap_err();
-    assert_eq!(report.errors_count(), 7, "{report}");
+    assert_eq!(report.errors_count(), 6, "{report}");
 }
 
 #[test]

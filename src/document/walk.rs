@@ -169,7 +169,11 @@ impl<'d> Table<'d> {
             if known.contains(&key.text) {
                 continue;
             }
-            let help = alternatives(key.text, known.iter().copied(), diagnostics);
+            let found = find_nearest(key.text, known.iter().copied(), diagnostics);
+            if let Nearest::One(meant) = found {
+                diagnostics.note_misspelled(self.span(), meant);
+            }
+            let help = found.remedy(known.iter().copied());
             diagnostics.push(
                 Diagnostic::error(format!("unknown key {} in {what}", quoted(key.text)))
                     .at(key.span)
@@ -223,7 +227,7 @@ impl<'d> Table<'d> {
         diagnostics: &mut Diagnostics,
     ) -> Option<Value<'d>> {
         let value = self.value(key);
-        if value.is_none() {
+        if value.is_none() && !self.misspells(key, diagnostics) {
             diagnostics.missing(
                 Diagnostic::error(format!("{what} has no `{key}`"))
                     .at(self.span.clone())
@@ -231,6 +235,13 @@ impl<'d> Table<'d> {
             );
         }
         value
+    }
+
+    /// Whether an unknown key was taken for this one when [`Table::allow`] looked; then it is
+    /// reported already, and is not missing.
+    #[must_use]
+    pub fn misspells(&self, key: &str, diagnostics: &Diagnostics) -> bool {
+        diagnostics.is_misspelled(&self.span, key)
     }
 
     /// The string of a key, if it is there.
@@ -424,21 +435,50 @@ pub fn alternatives<'a>(
     known: impl Iterator<Item = &'a str> + Clone,
     diagnostics: &mut Diagnostics,
 ) -> String {
+    find_nearest(word, known.clone(), diagnostics).remedy(known)
+}
+
+/// What a search for a similar word found.
+#[derive(Clone, Copy)]
+enum Nearest<'a> {
+    One(&'a str),
+    None,
+    /// It was not looked for: the document has too many unknown words.
+    Unknown,
+}
+
+fn find_nearest<'a>(
+    word: &str,
+    known: impl Iterator<Item = &'a str>,
+    diagnostics: &mut Diagnostics,
+) -> Nearest<'a> {
     if !diagnostics.may_look_for_nearest() {
-        return String::new();
+        return Nearest::Unknown;
     }
-    if let Some(found) = nearest(word, known.clone()) {
-        return format!("did you mean {}?", quoted(found));
+    nearest(word, known).map_or(Nearest::None, Nearest::One)
+}
+
+impl Nearest<'_> {
+    fn remedy<'a>(self, known: impl Iterator<Item = &'a str> + Clone) -> String {
+        match self {
+            Self::One(found) => format!("did you mean {}?", quoted(found)),
+            Self::None => listed(known),
+            Self::Unknown => "write a name that is known here".to_owned(),
+        }
     }
-    let mut listed: Vec<String> = known.clone().take(LISTED_MAX).map(quoted).collect();
-    if listed.is_empty() {
-        return "there is none".to_owned();
+}
+
+/// All known words, as far as a line has room.
+fn listed<'a>(known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let mut words: Vec<String> = known.clone().take(LISTED_MAX).map(quoted).collect();
+    if words.is_empty() {
+        return "none is defined: add it".to_owned();
     }
     let more = known.count().saturating_sub(LISTED_MAX);
     if more > 0 {
-        listed.push(format!("and {more} more"));
+        words.push(format!("and {more} more"));
     }
-    format!("known: {}", listed.join(", "))
+    format!("known: {}", words.join(", "))
 }
 
 /// The candidate most like the word, ignoring case, if any is alike.

@@ -1,0 +1,3 @@
+//! The commands, one file each; `main.rs` only dispatches.
+
+pub mod check;

@@ -10,27 +10,6 @@ use crate::config::{self, Config};
 use crate::document::{self, Diagnostic, Diagnostics, Report, Source, Style};
 use crate::policy::{self, KnownLinks, Policy};
 
-/// Keys that only a policy has.
-const POLICY_KEYS: [&str; 3] = ["security_groups", "prefix_lists", "interfaces"];
-
-/// Keys that only a gateway file has.
-const GATEWAY_KEYS: [&str; 14] = [
-    "policy",
-    "control_socket",
-    "control",
-    "state_dir",
-    "account_id",
-    "region",
-    "workers",
-    "umem",
-    "link",
-    "conntrack",
-    "exempt",
-    "limits",
-    "flow_log",
-    "metrics",
-];
-
 /// Whether all files were good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -85,7 +64,7 @@ fn file_kind(source: &Source) -> Result<FileKind, Report> {
             .find(|(name, _)| keys.contains(&name.text))
             .map(|(name, _)| name.clone())
     };
-    let problem = match (first_of(&GATEWAY_KEYS), first_of(&POLICY_KEYS)) {
+    let problem = match (first_of(&config::KEYS), first_of(&policy::KEYS)) {
         (Some(_), None) => return Ok(FileKind::Gateway),
         (None, Some(_)) => return Ok(FileKind::Policy),
         (Some(gateway), Some(policy)) => Diagnostic::error(format!(
@@ -113,7 +92,7 @@ fn unknown_kind(
     entries: &[(document::Text<'_>, document::Value<'_>)],
     diagnostics: &mut Diagnostics,
 ) -> Diagnostic {
-    let known = POLICY_KEYS.iter().chain(&GATEWAY_KEYS).copied();
+    let known = policy::KEYS.iter().chain(&config::KEYS).copied();
     let first = entries.first().map(|(name, _)| name.clone());
     let problem = Diagnostic::error("the file is neither a gateway file nor a policy");
     match first {
@@ -146,8 +125,7 @@ fn check_policy(
     }
 }
 
-/// Checks a gateway file, and the policy that it names even where it is bad itself as far as that
-/// is known, so that one run shows all there is.
+/// Checks a gateway file, and, once its links are known, the policy that it names.
 fn check_gateway(source: &Source, style: Style, out: &mut dyn Write) -> io::Result<Outcome> {
     let checked = match config::parse(source) {
         Ok(checked) => checked,
@@ -267,7 +245,7 @@ mod tests {
         let gateway = folder.write("gateway.toml", GATEWAY);
         let policy = folder.write("policy.toml", "[interfaces.i]\naddresses = \"10.0.0.1\"\n");
         assert_eq!(
-            check_files(&folder, &[policy.clone()]),
+            check_files(&folder, std::slice::from_ref(&policy)),
             (
                 Outcome::Good,
                 "policy.toml: OK, policy with 1 group, 3 rules, 1 interface\n".to_owned()

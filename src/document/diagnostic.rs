@@ -11,7 +11,7 @@ pub type Span = Range<usize>;
 const SUM_UP_MIN: usize = 3;
 
 /// Most unknown words of one document for which a similar one is looked for.
-const NEAREST_SEARCHES_MAX: usize = 100;
+const NEAREST_SEARCHES_MAX: usize = 50;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -6,22 +6,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::source::too_long;
-use super::{Diagnostic, Diagnostics, Source, Span};
-
-/// Longest part of a document that is quoted in a message.
-const QUOTED_CHARS_MAX: usize = 80;
-
-/// Longest word for which a similar one is looked for; the cost grows with its square.
-const NEAREST_WORD_BYTES_MAX: usize = 64;
-
-/// Most words that are compared with one.
-const NEAREST_CANDIDATES_MAX: usize = 20_000;
-
-/// How alike two words must be, from 0 (nothing) to 1 (the same), to be taken for one another.
-const NEAREST_ALIKE_MIN: f64 = 0.6;
-
-/// Most words that are listed where none is alike.
-const LISTED_MAX: usize = 16;
+use super::words::{Nearest, bare, find_nearest};
+use super::{Diagnostic, Diagnostics, Source, Span, quoted};
 
 /// A parsed document. Tables and values borrow from it.
 #[derive(Debug)]
@@ -404,101 +390,6 @@ impl<'d> Value<'d> {
             DeValue::Table(_) => "a table",
         }
     }
-}
-
-/// A part of the document in backquotes, shortened, with nothing that a terminal would obey.
-#[must_use]
-pub fn quoted(text: &str) -> String {
-    format!("`{}`", bare(text))
-}
-
-/// The same without the backquotes.
-fn bare(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len().min(QUOTED_CHARS_MAX));
-    for (count, character) in text.chars().enumerate() {
-        if count == QUOTED_CHARS_MAX {
-            safe.push('…');
-            break;
-        }
-        match character {
-            '"' | '\'' | '\\' => safe.push(character),
-            _ => safe.extend(character.escape_debug()),
-        }
-    }
-    safe
-}
-
-/// The remedy for an unknown word: the nearest known one, or all that there are.
-#[must_use]
-pub fn alternatives<'a>(
-    word: &str,
-    known: impl Iterator<Item = &'a str> + Clone,
-    diagnostics: &mut Diagnostics,
-) -> String {
-    find_nearest(word, known.clone(), diagnostics).remedy(known)
-}
-
-/// What a search for a similar word found.
-#[derive(Clone, Copy)]
-enum Nearest<'a> {
-    One(&'a str),
-    None,
-    /// It was not looked for: the document has too many unknown words.
-    Unknown,
-}
-
-fn find_nearest<'a>(
-    word: &str,
-    known: impl Iterator<Item = &'a str>,
-    diagnostics: &mut Diagnostics,
-) -> Nearest<'a> {
-    if !diagnostics.may_look_for_nearest() {
-        return Nearest::Unknown;
-    }
-    nearest(word, known).map_or(Nearest::None, Nearest::One)
-}
-
-impl Nearest<'_> {
-    fn remedy<'a>(self, known: impl Iterator<Item = &'a str> + Clone) -> String {
-        match self {
-            Self::One(found) => format!("did you mean {}?", quoted(found)),
-            Self::None => listed(known),
-            Self::Unknown => "write a name that is known here".to_owned(),
-        }
-    }
-}
-
-/// All known words, as far as a line has room.
-fn listed<'a>(known: impl Iterator<Item = &'a str> + Clone) -> String {
-    let mut words: Vec<String> = known.clone().take(LISTED_MAX).map(quoted).collect();
-    if words.is_empty() {
-        return "none is defined: add it".to_owned();
-    }
-    let more = known.count().saturating_sub(LISTED_MAX);
-    if more > 0 {
-        words.push(format!("and {more} more"));
-    }
-    format!("known: {}", words.join(", "))
-}
-
-/// The candidate most like the word, ignoring case, if any is alike.
-#[must_use]
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    if word.len() > NEAREST_WORD_BYTES_MAX {
-        return None;
-    }
-    let word = word.to_lowercase();
-    let mut best: Option<(f64, &str)> = None;
-    for candidate in candidates.take(NEAREST_CANDIDATES_MAX) {
-        if candidate.len() > NEAREST_WORD_BYTES_MAX {
-            continue;
-        }
-        let alike = strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase());
-        if alike >= NEAREST_ALIKE_MIN && best.is_none_or(|(most, _)| alike > most) {
-            best = Some((alike, candidate));
-        }
-    }
-    best.map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

@@ -10,4 +10,4 @@ pub use model::{
     Count, GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, PrefixEntry,
     PrefixList, PrefixListIndex, Rule, SecurityGroup, Service,
 };
-pub use parse::{KnownLinks, parse, refuse_empty};
+pub use parse::{KEYS, KnownLinks, parse, refuse_empty};

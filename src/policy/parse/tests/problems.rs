@@ -37,6 +37,7 @@ fn list(entries: &str) -> String {
 }
 
 /// Each problem that refuses a document.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn errors() -> Vec<Case> {
     let case = |name, text: String, line, column, part| (name, text, (line, column), part);
     vec![
@@ -818,6 +819,7 @@ fn an_id_that_is_derived_for_another_is_refused() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_thing_that_is_likely_not_meant_is_a_located_warning() {
     let cases: Vec<Case> = vec![
         (

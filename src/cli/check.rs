@@ -125,6 +125,14 @@ fn check_policy(
     }
 }
 
+/// A policy without interfaces is good as a document, and still no gateway takes it just so.
+fn warn_of_empty(source: &Source, policy: &Policy) -> Report {
+    let warning = Diagnostic::warning("the policy has no interface")
+        .help("add [interfaces.NAME], else a gateway refuses it without --allow-empty");
+    let warning = (!policy.has_interfaces()).then_some(warning);
+    Report::new(source, warning.into_iter().collect())
+}
+
 /// Checks a gateway file, and, once its links are known, the policy that it names.
 fn check_gateway(source: &Source, style: Style, out: &mut dyn Write) -> io::Result<Outcome> {
     let checked = match config::parse(source) {
@@ -283,6 +291,10 @@ mod tests {
         let policy = folder.write("p.toml", "[security_groups.web]\n");
         let (outcome, out) = check_files(&folder, &[policy]);
         assert_eq!(outcome, Outcome::Good);
+        assert!(
+            out.contains("p.toml: warning: the policy has no interface"),
+            "{out}"
+        );
         assert!(
             out.starts_with("p.toml:1:18: warning: the security group `web`"),
             "{out}"

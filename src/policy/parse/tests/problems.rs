@@ -739,14 +739,14 @@ fn errors() -> Vec<Case> {
             interface("addresses = [\"10.0.0.1\", \"10.0.0.1/32\"]"),
             2,
             26,
-            "10.0.0.1/32 is an address of two entries (remove one of the two)",
+            "10.0.0.1/32 is twice an address of `i` (remove one of the two)",
         ),
         case(
             "others' address",
             addressed("[interfaces.j]\naddresses = \"10.0.0.1\""),
             4,
             13,
-            "give the address to `i` or to `j`",
+            "10.0.0.1/32 is an address of both `i` and `j`",
         ),
         case(
             "link left out",

@@ -113,6 +113,7 @@ fn check_policy(
     match policy::parse(source, links) {
         Ok(checked) => {
             write_report(&checked.warnings, style, out)?;
+            write_report(&warn_of_empty(source, &checked.value), style, out)?;
             writeln!(
                 out,
                 "{}: OK, {}",

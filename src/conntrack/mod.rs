@@ -42,9 +42,13 @@ mod entry;
 mod flow;
 mod hash;
 mod index;
+#[cfg(test)]
+mod oracle;
 mod shard;
 mod table;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 pub use config::{ShardConfig, TIMEOUT_MAX, TcpPickup, Timeouts};

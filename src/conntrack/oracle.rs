@@ -109,7 +109,7 @@ impl Oracle {
             FlowState::Icmp => t.icmp,
             FlowState::Other => t.other,
         };
-        (timeout.as_nanos() as u64).div_ceil(1 << 21) << 21
+        u64::try_from(timeout.as_nanos()).unwrap().div_ceil(1 << 21) << 21
     }
 
     pub(super) fn admission(&self, packet: &IpPacket) -> Admission {

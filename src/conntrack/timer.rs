@@ -224,7 +224,8 @@ impl Timers {
         let timer = self.timers[entry as usize];
         assert_ne!(timer, IDLE, "a live entry without a timer");
         let ahead = timer.wrapping_sub(truncate(self.lap_unit)).cast_signed();
-        let late = i64::from(ahead) - (deadline.unit_after() as i64 - self.lap_unit as i64);
+        let late =
+            i64::from(ahead) - (deadline.unit_after().cast_signed() - self.lap_unit.cast_signed());
         let is_pending_full = self.is_full_lap && entry as usize >= self.hand;
         assert!(
             late <= 1 || ahead <= 1 || is_pending_full,

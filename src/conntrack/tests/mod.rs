@@ -1,4 +1,10 @@
 //! The shard as a whole. Scripts: one TCP connection a test. Random: against the oracle.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stderr,
+    reason = "numbers are cut on purpose, and a failure names its seed"
+)]
 
 mod lifetime;
 mod occupancy;

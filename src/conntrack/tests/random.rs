@@ -153,7 +153,7 @@ impl World {
                 let (key, _) = key_of(&self.packet(flow, false));
                 let found = self.shard.find(&key, self.shard.hash(&key), self.now);
                 if let Some(index) = found {
-                    let rule = (step % 3 != 0).then_some(RuleSlot(step));
+                    let rule = (!step.is_multiple_of(3)).then_some(RuleSlot(step));
                     self.shard.restamp(index, Generation(u64::from(step)), rule);
                     let flow = self.oracle.flows.get_mut(&key).unwrap();
                     flow.new.generation = Generation(u64::from(step));

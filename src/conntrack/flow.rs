@@ -7,7 +7,7 @@ use crate::packet::{End, FlowKey};
 use crate::types::{Direction, Generation, InterfaceSlot, RuleSlot};
 
 /// Keyed hash of a flow key; of use only with the shard that computed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(pub(super) u64);
 
 /// Number of a flow in its shard, valid until the shard's next `end` or `expire`.
@@ -31,6 +31,18 @@ pub enum FlowClass {
     Untracked,
     /// Only a group in audit mode would have refused it.
     Unenforced,
+}
+
+impl FlowClass {
+    /// The word in outputs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tracked => "tracked",
+            Self::Untracked => "untracked",
+            Self::Unenforced => "unenforced",
+        }
+    }
 }
 
 /// What the pipeline knows about a flow that it admits.

@@ -40,7 +40,6 @@
 mod config;
 mod entry;
 mod flow;
-mod hash;
 mod index;
 #[cfg(test)]
 mod oracle;

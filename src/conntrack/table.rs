@@ -2,7 +2,7 @@
 //! the index that leads from a key to a slot. Knows keys, not time and not protocols.
 
 use super::entry::{Cold, Entry, PackedKey};
-use super::hash::FlowHasher;
+use crate::packet::FlowHasher;
 use super::index::Index;
 use crate::cpu::prefetch;
 use crate::packet::FlowKey;
@@ -32,7 +32,7 @@ impl Table {
     pub(super) fn new(capacity: u32, seed: [u64; 2]) -> Self {
         let slots = capacity as usize;
         Self {
-            hasher: FlowHasher { seed },
+            hasher: FlowHasher::new(seed),
             index: Index::new(capacity),
             entries: vec![Entry::FREE; slots],
             colds: vec![Cold::FREE; slots],

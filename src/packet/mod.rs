@@ -11,11 +11,16 @@
     )
 )]
 
+pub mod build;
 mod flow_key;
+mod hash;
 mod headers;
+mod parse;
 
 pub use flow_key::{End, FlowKey, KeyKind};
+pub use hash::FlowHasher;
 pub use headers::{
     Address, Addresses, ArpPacket, Family, Fragment, IpPacket, Malformed, Parsed, TcpFlags,
     TcpHeader, Transport, VlanTags,
 };
+pub use parse::{IPV6_EXT_HEADERS_MAX, VLAN_TAGS_MAX, is_icmp_error, parse, parse_quoted};

@@ -41,9 +41,13 @@ mod config;
 mod entry;
 mod flow;
 mod index;
+#[cfg(test)]
+mod oracle;
 mod shard;
 mod table;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 pub use config::{ShardConfig, TIMEOUT_MAX, TcpPickup, Timeouts};

@@ -2,9 +2,9 @@
 //! the index that leads from a key to a slot. Knows keys, not time and not protocols.
 
 use super::entry::{Cold, Entry, PackedKey};
-use crate::packet::FlowHasher;
 use super::index::Index;
 use crate::cpu::prefetch;
+use crate::packet::FlowHasher;
 use crate::packet::FlowKey;
 
 /// Ends the list of free slots.

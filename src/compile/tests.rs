@@ -196,7 +196,7 @@ fn realistic_policies_agree_with_the_oracle() {
                 let interface = if round % 3 == 0 {
                     0
                 } else {
-                    random.below(interfaces)
+                    random.below(policy.interfaces.len())
                 };
                 let question = random_question(policy, &mut random);
                 for direction in both() {

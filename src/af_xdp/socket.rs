@@ -64,12 +64,12 @@ pub(super) enum BindError {
     /// The device cannot do this copy mode.
     Refused(io::Error),
     /// Anything else.
-    Other(XdpError),
+    Other(Box<XdpError>),
 }
 
 impl From<XdpError> for BindError {
     fn from(error: XdpError) -> Self {
-        Self::Other(error)
+        Self::Other(Box::new(error))
     }
 }
 

@@ -151,7 +151,7 @@ impl BindAllError {
         match error {
             BindError::Busy => XdpError::QueueBusy { device, queue },
             BindError::Refused(source) => refused(device, queue, source),
-            BindError::Other(error) => error,
+            BindError::Other(error) => *error,
         }
     }
 

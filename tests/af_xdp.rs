@@ -115,7 +115,7 @@ fn frames_of_all_kinds_and_lengths_pass_unchanged_both_ways() {
         );
     }
     assert_eq!(
-        exchange(&wire.inside, &wire.outside, 100, 1518, "qinq"),
+        exchange(&wire.inside, &wire.outside, 100, 1514, "qinq"),
         all(100)
     );
     assert!(wire.pings());
@@ -452,6 +452,11 @@ fn a_queue_added_under_an_open_link_is_no_way_round_the_gateway() {
     let state = StateDir::new(&wire);
     let order = Order::forward(&state.0).with("on_exit", "open");
     let mut gateway = Gateway::start(&wire.gateway.name, &order).unwrap();
+    let queues = gateway.counters()["queues"].to_string();
+    assert!(
+        queues.contains(r#""queue":1,"receives":false,"transmits":true"#),
+        "{queues}"
+    );
     wire.gateway.run("ethtool -L inside rx 2 tx 2");
     wire.inside.run("ethtool -L eth0 rx 2 tx 2");
     let before = gateway.counters()["received"].as_u64().unwrap();

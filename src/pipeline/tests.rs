@@ -330,11 +330,7 @@ fn a_tracked_flow_outlives_its_rule_but_not_its_interface() {
     let mut world = World::new(WEB);
     world.passes(Outside, &request().syn(), PassReason::Rule);
     world.apply(&WEB.replace("ports = 80", "ports = 443"));
-    world.passes(
-        Inside,
-        &accepted(&request()),
-        PassReason::Tracked,
-    );
+    world.passes(Inside, &accepted(&request()), PassReason::Tracked);
     world.passes(Outside, &request().ack(), PassReason::Tracked);
     let other = build::v4("192.0.2.9", "10.0.0.1").tcp(40_001, 80).syn();
     world.drops(Outside, &other, DropReason::NoRule);
@@ -349,11 +345,7 @@ fn an_address_that_moves_to_another_interface_takes_no_flow_along() {
     let mut world = World::new(WEB);
     world.passes(Outside, &request().syn(), PassReason::Rule);
     world.apply(&WEB.replace("interfaces.web-1", "interfaces.web-2"));
-    world.drops(
-        Inside,
-        &accepted(&request()),
-        DropReason::NoRule,
-    );
+    world.drops(Inside, &accepted(&request()), DropReason::NoRule);
 }
 
 const OPEN: &str = r#"
@@ -369,11 +361,7 @@ groups = ["open"]
 fn an_untracked_flow_is_cut_at_once_when_its_rule_goes() {
     let mut world = World::new(OPEN);
     world.passes(Outside, &request().syn(), PassReason::Untracked);
-    world.passes(
-        Inside,
-        &accepted(&request()),
-        PassReason::Untracked,
-    );
+    world.passes(Inside, &accepted(&request()), PassReason::Untracked);
     world.passes(Outside, &request().ack(), PassReason::Untracked);
     world.apply(&OPEN.replace("ports = 80", "ports = 81"));
     world.drops(Outside, &request().ack(), DropReason::NoRule);
@@ -387,11 +375,7 @@ fn an_untracked_flow_needs_no_room_in_the_table() {
     let second = build::v4("10.0.0.1", "192.0.2.78").tcp(50_000, 443).syn();
     world.drops(Inside, &second, DropReason::TableFull);
     world.passes(Outside, &request().syn(), PassReason::Untracked);
-    world.passes(
-        Inside,
-        &accepted(&request()),
-        PassReason::Untracked,
-    );
+    world.passes(Inside, &accepted(&request()), PassReason::Untracked);
     world.passes(Inside, &outbound.reversed().reversed(), PassReason::Tracked);
 }
 
@@ -431,11 +415,7 @@ fn what_an_audited_group_would_refuse_passes_and_says_so() {
     let mut world = World::new(&audited);
     let ssh = build::v4("192.0.2.9", "10.0.0.1").tcp(1, 22);
     world.passes(Outside, &ssh.clone().syn(), PassReason::Unenforced);
-    world.passes(
-        Inside,
-        &accepted(&ssh),
-        PassReason::Unenforced,
-    );
+    world.passes(Inside, &accepted(&ssh), PassReason::Unenforced);
     world.passes(Outside, &request().syn(), PassReason::Rule);
     world.apply(WEB);
     world.drops(Outside, &ssh.ack(), DropReason::NoRule);
@@ -475,11 +455,7 @@ fn vlans_are_flows_of_their_own() {
     let reply = accepted(&request());
     world.drops(Inside, &reply.clone().vlan(21), DropReason::NoRule);
     world.drops(Inside, &reply, DropReason::NoRule);
-    world.passes(
-        Inside,
-        &accepted(&request()).vlan(20),
-        PassReason::Tracked,
-    );
+    world.passes(Inside, &accepted(&request()).vlan(20), PassReason::Tracked);
 }
 
 #[test]

@@ -7,6 +7,11 @@
 //! prefetch over the batch; it is measured by the same harness, rewriting included.
 //!
 //! `PORTCULLIS_BENCH_FLOWS=8000000` adds a row of that many flows.
+#![expect(
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "a benchmark may end"
+)]
 
 mod support;
 

@@ -12,7 +12,7 @@ use crate::policy::{self, KnownLinks, Policy};
 
 /// Whether all files were good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// All of them.
     Good,
     /// At least one was not.
@@ -31,7 +31,7 @@ enum FileKind {
 ///
 /// # Errors
 /// If the output cannot be written.
-pub fn run(files: &[PathBuf], style: Style, out: &mut dyn Write) -> io::Result<Outcome> {
+pub(super) fn run(files: &[PathBuf], style: Style, out: &mut dyn Write) -> io::Result<Outcome> {
     let mut outcome = Outcome::Good;
     for file in files {
         let checked = match Source::read(file) {

@@ -32,7 +32,7 @@ use crate::types::{Direction, Generation, InterfaceId, InterfaceSlot, LinkId, Ru
 
 /// Compiles policies and keeps the numbers of their rules and interfaces stable from one to the
 /// next.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Compiler {
     rules: Registry<RuleId>,
     interfaces: Registry<InterfaceId>,

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::CompileError;
 
 /// Numbers by identity.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Registry<K> {
     numbers: HashMap<K, u32>,
     /// The next number that was never used. `u32::MAX` is never handed out: tables mark with it.

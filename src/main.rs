@@ -1,2 +1,7 @@
-//! The `portcullis` command.
-fn main() {}
+//! The `portcullis` command: a thin dispatcher.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portcullis::cli::main()
+}

@@ -35,6 +35,15 @@ pub enum KeyKind {
     QueryFromHigh = 2,
 }
 
+impl KeyKind {
+    /// A small number for it.
+    #[must_use]
+    #[inline]
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+}
+
 /// Link, VLAN and five-tuple in canonical order: `low` is the numerically lower (address, port).
 ///
 /// ICMP queries (echo; IPv4 timestamp) use the identifier as the port of the end that asked, and
@@ -160,5 +169,179 @@ fn icmp_query(protocol: u8, kind: u8) -> Option<(bool, u8)> {
         (protocol::ICMPV6, 128) => Some((true, 128)),
         (protocol::ICMPV6, 129) => Some((false, 128)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::build::{self, FrameBuilder};
+    use crate::packet::{Parsed, parse};
+
+    const LINK: LinkId = LinkId(3);
+
+    fn packet(frame: &FrameBuilder) -> IpPacket {
+        let bytes = frame.build();
+        match parse(&bytes, bytes.len()) {
+            Parsed::Ip(packet) => packet,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn key(frame: &FrameBuilder) -> (FlowKey, End) {
+        FlowKey::of(LINK, &packet(frame)).unwrap()
+    }
+
+    fn v4() -> FrameBuilder {
+        build::v4("10.0.0.9", "10.0.0.10")
+    }
+
+    fn v6() -> FrameBuilder {
+        build::v6("2001:db8::9", "2001:db8::10")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn both_directions_have_one_key_and_opposite_ends(
+            source in any::<u128>(), destination in any::<u128>(),
+            source_port in any::<u16>(), destination_port in any::<u16>(),
+            is_v4 in any::<bool>(), is_tcp in any::<bool>(), near in any::<bool>(),
+        ) {
+            let destination = if near { source ^ (destination & 1) } else { destination };
+            prop_assume!((source, source_port) != (destination, destination_port));
+            let address = |bits: u128| match is_v4 {
+                true => Address::V4(u32::try_from(bits & 0xffff_ffff).unwrap()),
+                false => Address::V6(bits),
+            };
+            prop_assume!(address(source) != address(destination) || source_port != destination_port);
+            let frame = build::between(address(source), address(destination));
+            let frame = if is_tcp {
+                frame.tcp(source_port, destination_port)
+            } else {
+                frame.udp(source_port, destination_port)
+            };
+            let (there, end) = key(&frame);
+            let (back, other_end) = key(&frame.reversed());
+            prop_assert_eq!(there, back);
+            prop_assert_eq!(end, other_end.opposite());
+            prop_assert_eq!(there.end(end), (address(source), source_port));
+            prop_assert_eq!(there.end(other_end), (address(destination), destination_port));
+            prop_assert!((there.low, there.low_port) < (there.high, there.high_port));
+        }
+
+        #[test]
+        fn icmp_reply_has_its_querys_key(
+            source in any::<u32>(), destination in any::<u32>(), id in any::<u16>(),
+        ) {
+            let frame = build::between(Address::V4(source), Address::V4(destination));
+            let (query, asks) = key(&frame.clone().echo_request(id, 1));
+            let (reply, answers) = key(&frame.reversed().echo_reply(id, 1));
+            prop_assert_eq!(query, reply);
+            prop_assert_eq!(asks, answers.opposite());
+            prop_assert_eq!(query.end(asks).1, id);
+        }
+    }
+
+    #[test]
+    fn query_of_the_other_side_with_the_same_id_is_another_flow() {
+        for frame in [v4(), v6()] {
+            let (ours, _) = key(&frame.clone().echo_request(7, 1));
+            let (theirs, _) = key(&frame.clone().reversed().echo_request(7, 1));
+            assert_ne!(ours, theirs);
+            // Each reply goes with its own query.
+            assert_eq!(ours, key(&frame.clone().reversed().echo_reply(7, 1)).0);
+            assert_eq!(theirs, key(&frame.echo_reply(7, 1)).0);
+        }
+    }
+
+    #[test]
+    fn query_id_that_looks_like_the_request_type_stays_apart() {
+        let (ours, _) = key(&v4().echo_request(8, 1));
+        let (theirs, _) = key(&v4().reversed().echo_request(8, 1));
+        assert_ne!(ours, theirs);
+    }
+
+    #[test]
+    fn timestamp_queries_are_tracked_apart_from_echo() {
+        let id = [0, 7, 0, 1];
+        let (query, _) = key(&v4().icmp(13, 0, id).payload_len(12));
+        let (reply, _) = key(&v4().reversed().icmp(14, 0, id).payload_len(12));
+        assert_eq!(query, reply);
+        assert_ne!(query, key(&v4().echo_request(7, 1)).0);
+    }
+
+    #[test]
+    fn other_icmp_and_later_fragments_have_no_key() {
+        for frame in [
+            v4().icmp(3, 1, [0; 4]),
+            v4().icmp(17, 0, [0; 4]),
+            v4().icmp(128, 0, [0; 4]),
+            v6().icmp(1, 0, [0; 4]),
+            v6().icmp(8, 0, [0; 4]),
+            v6().neighbor(135, "2001:db8::10"),
+            v4().udp(1, 2).fragment(1, 8, false).payload_len(8),
+            v6().udp(1, 2).fragment(1, 8, false).payload_len(8),
+        ] {
+            assert_eq!(FlowKey::of(LINK, &packet(&frame)), None, "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn first_fragment_has_the_flows_key() {
+        let whole = v4().udp(1, 2).payload_len(16);
+        assert_eq!(key(&whole.clone().fragment(1, 0, true)), key(&whole));
+    }
+
+    #[test]
+    fn link_vlan_family_and_protocol_separate_flows() {
+        let frame = v4().udp(1, 2);
+        let (base, _) = key(&frame);
+        let tagged =
+            |tags: &[u16]| key(&tags.iter().fold(frame.clone(), |frame, id| frame.vlan(*id))).0;
+        let keys = [
+            base,
+            FlowKey::of(LinkId(4), &packet(&frame)).unwrap().0,
+            tagged(&[0]),
+            tagged(&[20]),
+            tagged(&[20, 30]),
+            tagged(&[30, 20]),
+            key(&v4().tcp(1, 2)).0,
+            key(&v6().udp(1, 2)).0,
+            key(&build::v6("::a00:9", "::a00:a").udp(1, 2)).0,
+        ];
+        for (index, one) in keys.iter().enumerate() {
+            for other in &keys[index + 1..] {
+                assert_ne!(one, other);
+            }
+        }
+    }
+
+    #[test]
+    fn vlan_priority_does_not_separate_flows() {
+        let high = v4().tag(0x8100, 0xe000 | 20).udp(1, 2);
+        assert_eq!(key(&high), key(&v4().vlan(20).udp(1, 2)));
+    }
+
+    #[test]
+    fn equal_addresses_are_told_apart_by_port() {
+        let same = build::v4("10.0.0.9", "10.0.0.9");
+        let (there, end) = key(&same.clone().udp(5, 6));
+        let (back, other) = key(&same.clone().udp(6, 5));
+        assert_eq!((there, end), (back, other.opposite()));
+        let (query, asks) = key(&same.clone().echo_request(3, 1));
+        let (reply, answers) = key(&same.echo_reply(3, 1));
+        assert_eq!((query, asks), (reply, answers.opposite()));
+    }
+
+    #[test]
+    fn protocols_without_ports_are_one_flow_between_two_hosts() {
+        let (there, end) = key(&v4().protocol(47));
+        let (back, other) = key(&v4().reversed().protocol(47));
+        assert_eq!((there, end), (back, other.opposite()));
+        assert_eq!((there.low_port, there.high_port), (0, 0));
     }
 }

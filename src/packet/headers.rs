@@ -246,6 +246,8 @@ pub struct IpPacket {
 /// An Ethernet/IPv4 ARP packet (RFC 826).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArpPacket {
+    /// VLAN ids of the frame.
+    pub vlan: VlanTags,
     /// 1 request, 2 reply.
     pub operation: u16,
     /// Sender's protocol address.
@@ -278,10 +280,6 @@ pub enum Malformed {
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives in a fixed array of the batch, never moved"
-)]
 pub enum Parsed {
     /// An IP packet.
     Ip(IpPacket),

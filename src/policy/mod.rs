@@ -1,8 +1,13 @@
 //! The policy document: model, reading with located errors, validation, ids, differences.
 
+mod changes;
+mod id;
 mod model;
+mod parse;
 
+pub use changes::{Change, ChangeKind, changes, content_id};
 pub use model::{
     Count, GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, PrefixEntry,
     PrefixList, PrefixListIndex, Rule, SecurityGroup, Service,
 };
+pub use parse::{KEYS, KnownLinks, parse, refuse_empty};

@@ -3,6 +3,8 @@
 //! A `Policy` can only be made by reading and validating a document (or by tests), so whoever has
 //! one need not ask again whether a group exists.
 
+use std::fmt;
+
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::types::{Direction, GroupId, InterfaceId, PrefixListId, RuleId};
@@ -84,6 +86,20 @@ pub enum Service {
     Protocol(u8),
 }
 
+/// As people write it: `all`, `tcp 80`, `udp 0-65535`, `icmp type 8 code 0`, `protocol 47`.
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Tcp(ports) => write!(f, "tcp {ports}"),
+            Self::Udp(ports) => write!(f, "udp {ports}"),
+            Self::Icmp(icmp) => write!(f, "icmp{icmp}"),
+            Self::Icmpv6(icmp) => write!(f, "icmpv6{icmp}"),
+            Self::Protocol(number) => write!(f, "protocol {number}"),
+        }
+    }
+}
+
 /// Inclusive range of ports; `from <= to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
@@ -107,6 +123,16 @@ impl PortRange {
     }
 }
 
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.from == self.to {
+            write!(f, "{}", self.from)
+        } else {
+            write!(f, "{}-{}", self.from, self.to)
+        }
+    }
+}
+
 /// ICMP type and code; `None` = all. A type of `None` has a code of `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IcmpMatch {
@@ -114,6 +140,19 @@ pub struct IcmpMatch {
     pub kind: Option<u8>,
     /// Message code.
     pub code: Option<u8>,
+}
+
+/// What follows the protocol's name: nothing, ` type 8` or ` type 8 code 0`.
+impl fmt::Display for IcmpMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(kind) = self.kind {
+            write!(f, " type {kind}")?;
+        }
+        if let Some(code) = self.code {
+            write!(f, " code {code}")?;
+        }
+        Ok(())
+    }
 }
 
 /// The other end that a rule names.
@@ -211,6 +250,26 @@ impl Policy {
     #[must_use]
     pub fn prefix_list(&self, index: PrefixListIndex) -> &PrefixList {
         &self.prefix_lists[index.0 as usize]
+    }
+
+    /// A peer as the document writes it: a prefix, `group:NAME` or `prefix-list:NAME`.
+    ///
+    /// # Panics
+    /// On a peer of another policy.
+    #[must_use]
+    pub fn peer_text(&self, peer: Peer) -> String {
+        match peer {
+            Peer::Cidr4(prefix) => prefix.to_string(),
+            Peer::Cidr6(prefix) => prefix.to_string(),
+            Peer::Group(index) => format!("group:{}", self.group(index).name),
+            Peer::PrefixList(index) => format!("prefix-list:{}", self.prefix_list(index).name),
+        }
+    }
+
+    /// Whether it has any interface; one that has none is likely half of a file.
+    #[must_use]
+    pub fn has_interfaces(&self) -> bool {
+        !self.interfaces.is_empty()
     }
 
     /// How large it is.

@@ -102,4 +102,8 @@ impl Port for MemoryPort {
         }
         taken
     }
+
+    fn has_work(&mut self) -> bool {
+        !self.incoming.is_empty()
+    }
 }

@@ -5,8 +5,12 @@
 //! the ownership of that chunk: it can be neither copied nor cloned, so a chunk ends in exactly
 //! one place (transmitted, or recycled), and bytes can be read only by whoever owns it.
 
+mod capture;
+mod fault;
 mod memory;
 
+pub use capture::{Capture, CaptureError, CaptureWriter, CapturedFrame};
+pub use fault::{FaultCounts, FaultPort, FaultRates};
 pub use memory::{MemoryFrames, MemoryPort};
 
 use crate::types::DropReason;
@@ -74,4 +78,8 @@ pub trait Port {
     /// Gives free chunks to the receive side until it is full or `source` is empty; returns how
     /// many it took.
     fn refill(&mut self, source: impl FnMut() -> Option<ChunkAddr>, limit: usize) -> usize;
+
+    /// Whether a frame waits to be received, or one to be taken by the kernel; asked once more
+    /// before a worker sleeps.
+    fn has_work(&mut self) -> bool;
 }

@@ -1,0 +1,124 @@
+//! `portcullis apply`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Failure, SocketArguments, print_json};
+use crate::control::{Applied, ApplyRequest, ClientError, Command};
+use crate::document::{Problem, Source};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The policy file
+    policy: PathBuf,
+    /// Change nothing; say what would change and how many live flows it would end
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace the gateway's configured policy file too
+    #[arg(long, conflicts_with = "dry_run")]
+    save: bool,
+    /// How long to wait until every worker uses it
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Accept a policy without any interface
+    #[arg(long)]
+    allow_empty: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: SocketArguments,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let source =
+        Source::read(&arguments.policy).map_err(|report| Failure::message(report.to_string()))?;
+    let request = ApplyRequest {
+        name: source.name().to_owned(),
+        text: source.text().to_owned(),
+        dry_run: arguments.dry_run,
+        save: arguments.save,
+        timeout_ms: u64::try_from(arguments.timeout.as_millis()).unwrap_or(u64::MAX),
+        allow_empty: arguments.allow_empty,
+    };
+    let client = arguments.socket.connect()?;
+    let applied: Applied = match client.request(&Command::Apply(request)) {
+        Ok(applied) => applied,
+        Err(ClientError::Refused(refusal)) => {
+            say(&refusal.problems)?;
+            return Err(Failure::message(refusal.message));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    say(&applied.warnings)?;
+    if arguments.json {
+        return print_json(&applied);
+    }
+    let mut out = io::stdout().lock();
+    if arguments.dry_run {
+        for change in &applied.changes {
+            writeln!(out, "{change}")?;
+        }
+        let ended = applied.ended_flows.unwrap_or(0);
+        let count = applied.changes.len();
+        writeln!(out, "{count} changes; {ended} live flows would end")?;
+    } else {
+        let what = if applied.unchanged {
+            "in force already"
+        } else {
+            "in force"
+        };
+        let Applied {
+            generation,
+            microseconds,
+            ..
+        } = applied;
+        writeln!(
+            out,
+            "generation {generation} {what} on every worker after {microseconds} µs"
+        )?;
+    }
+    Ok(())
+}
+
+fn say(problems: &[Problem]) -> Result<(), Failure> {
+    let mut err = io::stderr().lock();
+    for problem in problems {
+        writeln!(err, "{problem}")?;
+    }
+    Ok(())
+}
+
+/// Reads `5s`, `500ms`, `2m` or plain seconds.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_bad| format!("`{text}` is no time; write 5s"))?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "" | "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
+        unit => Err(format!(
+            "`{unit}` is no unit of time; there are ms, s, m and h"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        for bad in ["", "s", "5 s", "-1s", "5d", "1.5s"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

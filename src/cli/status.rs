@@ -1,0 +1,124 @@
+//! `portcullis status`.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value};
+
+use super::{Failure, SocketArguments, print_json};
+use crate::control::{Command, LinkStatus, Status};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: SocketArguments,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let status: Status = arguments.socket.connect()?.request(&Command::Status)?;
+    if arguments.json {
+        return print_json(&status);
+    }
+    let mut out = io::stdout().lock();
+    write_text(&mut out, &status)?;
+    Ok(())
+}
+
+fn write_text(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    let snapshot = &status.snapshot;
+    writeln!(
+        out,
+        "generation {}, up {} s: {} rules, {} groups, {} interfaces, compiled in {} µs to {} KiB",
+        status.generation,
+        status.uptime_seconds,
+        snapshot.rules,
+        snapshot.groups,
+        snapshot.interfaces,
+        snapshot.compile_microseconds,
+        snapshot.bytes.div_ceil(1024)
+    )?;
+    let table = &status.conntrack;
+    writeln!(
+        out,
+        "flows {} of {}, refused {}, evicted {}, picked up {}",
+        table.flows, table.max_flows, table.refused, table.evicted, table.picked_up
+    )?;
+    for worker in &status.workers {
+        writeln!(
+            out,
+            "worker on core {}: generation {}, busy {:.1} %{}, flows {}",
+            worker.core,
+            worker.generation,
+            worker.busy_ratio * 100.0,
+            if worker.asleep { ", asleep" } else { "" },
+            worker.flows
+        )?;
+        writeln!(
+            out,
+            "  received {}, sent {}, in flight {}, handed over {}",
+            worker.rx_packets, worker.tx_packets, worker.in_flight, worker.handed_over
+        )?;
+        writeln!(out, "  passed   {}", counts(&worker.passed))?;
+        writeln!(out, "  dropped  {}", counts(&worker.dropped))?;
+    }
+    for link in &status.links {
+        write_link(out, link)?;
+    }
+    Ok(())
+}
+
+fn write_link(out: &mut impl Write, link: &LinkStatus) -> io::Result<()> {
+    let copy = if link.zero_copy { "zero-copy" } else { "copy" };
+    writeln!(
+        out,
+        "link {}: {} XDP, {copy}, {}",
+        link.name, link.mode, link.pages
+    )?;
+    for port in &link.ports {
+        writeln!(
+            out,
+            "  {:<8} {} ({}, {} queues, MTU {}): kernel {}",
+            port.side,
+            port.device,
+            port.driver,
+            port.rx_queues,
+            port.mtu,
+            counts(&port.kernel)
+        )?;
+    }
+    for queue in link.queues.iter().filter(|queue| any(&queue.kernel)) {
+        writeln!(
+            out,
+            "  {:<8} queue {}: {}",
+            queue.side,
+            queue.queue,
+            counts(&queue.kernel)
+        )?;
+    }
+    for note in &link.notes {
+        writeln!(out, "  note: {note}")?;
+    }
+    Ok(())
+}
+
+fn any(counters: &Map<String, Value>) -> bool {
+    counters
+        .values()
+        .any(|value| value.as_u64().unwrap_or(0) > 0)
+}
+
+/// The counters that are not zero.
+fn counts(counters: &Map<String, Value>) -> String {
+    let counted: Vec<String> = counters
+        .iter()
+        .filter(|(_, value)| value.as_u64().unwrap_or(0) > 0)
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    if counted.is_empty() {
+        "nothing".to_owned()
+    } else {
+        counted.join(", ")
+    }
+}

@@ -1,0 +1,227 @@
+//! The words in which a shard talks with the pipeline.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::packet::{End, FlowKey};
+use crate::types::{Direction, Generation, InterfaceSlot, RuleSlot};
+
+/// Keyed hash of a flow key; of use only with the shard that computed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowHash(pub(super) u64);
+
+/// Number of a flow in its shard, valid until the shard's next `end` or `expire`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowIndex(pub(super) u32);
+
+impl FlowIndex {
+    /// The number, for outputs.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// How the policy regards a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowClass {
+    /// Admitted by a rule, and lives on its own from then on.
+    Tracked,
+    /// Rules of both directions allow any address: the entry is only a shortcut to their verdict.
+    Untracked,
+    /// Only a group in audit mode would have refused it.
+    Unenforced,
+}
+
+impl FlowClass {
+    /// The word in outputs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tracked => "tracked",
+            Self::Untracked => "untracked",
+            Self::Unenforced => "unenforced",
+        }
+    }
+}
+
+/// What the pipeline knows about a flow that it admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewFlow {
+    /// The interface whose policy admitted it.
+    pub interface: InterfaceSlot,
+    /// The rule that did, if one did.
+    pub rule: Option<RuleSlot>,
+    /// The snapshot that it was judged by.
+    pub generation: Generation,
+    /// How the policy regards it.
+    pub class: FlowClass,
+    /// The opener's direction, seen from the interface.
+    pub direction: Direction,
+    /// Which end of the key spoke first.
+    pub opener: End,
+}
+
+/// What a flow was admitted as. `interface` and `rule` come from a second cache line; the rest from
+/// the line that [`super::Shard::track`] uses anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowHead {
+    /// The interface whose policy admitted it.
+    pub interface: InterfaceSlot,
+    /// The rule that did, if one did.
+    pub rule: Option<RuleSlot>,
+    /// Low 32 bits of the generation that it was last judged by.
+    pub generation_low: u32,
+    /// How the policy regards it.
+    pub class: FlowClass,
+    /// The opener's direction, seen from the interface.
+    pub direction: Direction,
+    /// Which end of the key spoke first.
+    pub opener: End,
+    /// Whether it is closed, and its entry only keeps late packets out.
+    pub is_tombstone: bool,
+}
+
+/// What a packet does to the flow that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Track {
+    /// It belongs; it is counted.
+    Pass,
+    /// It comes after a close, or has no place in the connection.
+    Invalid,
+    /// It begins another connection with the same key: the rules judge it, and if they allow it
+    /// (and [`Admission`] says that it may open), [`super::Shard::reopen`] follows.
+    Reopen,
+}
+
+/// What a packet without an entry may do, if the rules allow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It opens an entry.
+    Open,
+    /// It passes alone: an ICMP reply, a stray reset, flags that begin nothing.
+    PassOnly,
+    /// It is invalid whatever the rules say.
+    Refuse,
+}
+
+/// No room for another flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableFull;
+
+impl fmt::Display for TableFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection table is full")
+    }
+}
+
+impl std::error::Error for TableFull {}
+
+/// Where a flow is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum FlowState {
+    /// TCP: a SYN without an answer.
+    SynSent,
+    /// TCP: both SYNs seen, not both acknowledged.
+    SynReceived,
+    /// TCP: data may flow.
+    Established,
+    /// TCP: a FIN of one or both sides.
+    Closing,
+    /// TCP tombstone: both FINs acknowledged.
+    TimeWait,
+    /// TCP tombstone: reset.
+    Reset,
+    /// UDP.
+    Udp,
+    /// UDP with more than one request and response.
+    UdpStream,
+    /// An ICMP query.
+    Icmp,
+    /// Any other protocol.
+    Other,
+}
+
+impl FlowState {
+    /// How many there are.
+    pub const COUNT: usize = 10;
+
+    /// The word in outputs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SynSent => "syn-sent",
+            Self::SynReceived => "syn-received",
+            Self::Established => "established",
+            Self::Closing => "closing",
+            Self::TimeWait => "time-wait",
+            Self::Reset => "reset",
+            Self::Udp => "udp",
+            Self::UdpStream => "udp-stream",
+            Self::Icmp => "icmp",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether the flow is closed and only keeps late packets out.
+    #[must_use]
+    pub fn is_tombstone(self) -> bool {
+        matches!(self, Self::TimeWait | Self::Reset)
+    }
+}
+
+/// Packets that passed, and the bytes of their frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// One live flow, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowView {
+    /// Its number.
+    pub index: FlowIndex,
+    /// Its key.
+    pub key: FlowKey,
+    /// What it was admitted as.
+    pub head: FlowHead,
+    /// Where it is in its life.
+    pub state: FlowState,
+    /// Time since it was opened, to a quarter of a second.
+    pub age: Duration,
+    /// Time since the last packet that moved its deadline.
+    pub idle: Duration,
+    /// Time until it expires.
+    pub expires_in: Duration,
+    /// What the opener sent.
+    pub sent: Traffic,
+    /// What the other end sent.
+    pub answered: Traffic,
+}
+
+/// Counters of one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    /// Entries in use, expired ones that are not yet taken back included.
+    pub flows: u32,
+    /// Most entries.
+    pub max_flows: u32,
+    /// Flows opened, reopened ones included.
+    pub opened: u64,
+    /// Of these, on a tombstone or an unfinished handshake of the same key.
+    pub reopened: u64,
+    /// Of these, TCP connections first seen in mid-stream.
+    pub picked_up: u64,
+    /// Flows that ended by their deadline.
+    pub expired: u64,
+    /// Flows that were ended from outside.
+    pub ended: u64,
+    /// Live flows that gave way to new ones.
+    pub evicted: u64,
+    /// New flows that found no room.
+    pub refused: u64,
+}

@@ -1,0 +1,224 @@
+//! Where the flows lie: parallel arrays of fixed length, a list of free slots through them, and
+//! the index that leads from a key to a slot. Knows keys, not time and not protocols.
+
+use super::entry::{Cold, Entry, PackedKey};
+use super::index::Index;
+use crate::cpu::prefetch;
+use crate::packet::FlowHasher;
+use crate::packet::FlowKey;
+
+/// Ends the list of free slots.
+const NONE: u32 = u32::MAX;
+
+/// The storage of a shard.
+#[derive(Debug)]
+pub(super) struct Table {
+    hasher: FlowHasher,
+    index: Index,
+    entries: Vec<Entry>,
+    colds: Vec<Cold>,
+    /// Addresses of IPv6 flows. The allocator hands out zeroed pages that stay untouched, so
+    /// IPv4 flows cost nothing here.
+    addresses_v6: Vec<[u128; 2]>,
+    /// First slot of the list of freed ones.
+    free_head: u32,
+    /// Slots that have ever been in use; all after them are free, and not in the list.
+    used: u32,
+    len: u32,
+}
+
+impl Table {
+    /// Room for `capacity` flows.
+    pub(super) fn new(capacity: u32, seed: [u64; 2]) -> Self {
+        let slots = capacity as usize;
+        Self {
+            hasher: FlowHasher::new(seed),
+            index: Index::new(capacity),
+            entries: vec![Entry::FREE; slots],
+            colds: vec![Cold::FREE; slots],
+            addresses_v6: vec![[0; 2]; slots],
+            free_head: NONE,
+            used: 0,
+            len: 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, key: &FlowKey) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    #[inline]
+    pub(super) fn prefetch_bucket(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    #[inline]
+    pub(super) fn prefetch_entry(&self, hash: u64) {
+        let candidate = self.index.candidate(hash);
+        if let Some(entry) = candidate.and_then(|slot| self.entries.get(slot as usize)) {
+            prefetch(entry);
+        }
+    }
+
+    /// The slot of this key, alive or not.
+    #[inline]
+    pub(super) fn find(&self, key: &FlowKey, hash: u64) -> Option<u32> {
+        let packed = PackedKey::of(key);
+        self.index.find(hash, |slot| {
+            let entry = self.entries.get(slot as usize);
+            entry.is_some_and(|entry| {
+                entry.has_key(&packed)
+                    && (!entry.is_v6() || self.addresses(slot) == [key.low, key.high])
+            })
+        })
+    }
+
+    /// Puts a flow that is not there yet into a free slot, if there is one.
+    pub(super) fn insert(
+        &mut self,
+        key: &FlowKey,
+        hash: u64,
+        entry: Entry,
+        cold: Cold,
+    ) -> Option<u32> {
+        let slot = self.first_free()?;
+        self.index.insert(hash, slot).ok()?;
+        let at = slot as usize;
+        let (to, to_cold) = (self.entries.get_mut(at)?, self.colds.get_mut(at)?);
+        if slot == self.used {
+            self.used = self.used.saturating_add(1);
+        } else {
+            self.free_head = to.next_free();
+        }
+        *to = entry;
+        *to_cold = cold;
+        if entry.is_v6()
+            && let Some(addresses) = self.addresses_v6.get_mut(at)
+        {
+            *addresses = [key.low, key.high];
+        }
+        self.len = self.len.saturating_add(1);
+        Some(slot)
+    }
+
+    /// Frees a slot, if it is in use.
+    pub(super) fn remove(&mut self, slot: u32) -> bool {
+        let Some(key) = self.key(slot) else {
+            return false;
+        };
+        let hash = self.hash(&key);
+        let is_removed = self.index.remove(hash, slot);
+        debug_assert!(is_removed, "a flow that the index does not know");
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            *entry = Entry::free_before(self.free_head);
+            self.free_head = slot;
+            self.len = self.len.saturating_sub(1);
+        }
+        true
+    }
+
+    /// The key of a slot in use.
+    pub(super) fn key(&self, slot: u32) -> Option<FlowKey> {
+        let entry = self.entry(slot)?;
+        entry.state?;
+        let addresses = if entry.is_v6() {
+            self.addresses(slot)
+        } else {
+            [0; 2]
+        };
+        Some(entry.key(addresses))
+    }
+
+    #[inline]
+    pub(super) fn entry(&self, slot: u32) -> Option<&Entry> {
+        self.entries.get(slot as usize)
+    }
+
+    #[inline]
+    pub(super) fn pair(&self, slot: u32) -> Option<(&Entry, &Cold)> {
+        Some((
+            self.entries.get(slot as usize)?,
+            self.colds.get(slot as usize)?,
+        ))
+    }
+
+    #[inline]
+    pub(super) fn pair_mut(&mut self, slot: u32) -> Option<(&mut Entry, &mut Cold)> {
+        let entry = self.entries.get_mut(slot as usize)?;
+        Some((entry, self.colds.get_mut(slot as usize)?))
+    }
+
+    /// Slots in use.
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Slots that have ever been in use are below this.
+    #[inline]
+    pub(super) fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// All slots.
+    pub(super) fn capacity(&self) -> u32 {
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Bytes taken, those of IPv6 addresses apart.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let line = size_of::<Entry>().saturating_add(size_of::<Cold>());
+        let slots = self.entries.len();
+        let bytes = slots
+            .saturating_mul(line)
+            .saturating_add(self.index.bytes());
+        (bytes, slots.saturating_mul(size_of::<[u128; 2]>()))
+    }
+
+    fn addresses(&self, slot: u32) -> [u128; 2] {
+        let addresses = self.addresses_v6.get(slot as usize);
+        addresses.copied().unwrap_or_default()
+    }
+
+    fn first_free(&self) -> Option<u32> {
+        if self.free_head != NONE {
+            return Some(self.free_head);
+        }
+        (self.used < self.capacity()).then_some(self.used)
+    }
+}
+
+#[cfg(test)]
+impl Table {
+    /// Panics unless slots, free list and index agree.
+    pub(super) fn check(&self) {
+        let mut free = 0;
+        let mut slot = self.free_head;
+        while slot != NONE {
+            let entry = self.entry(slot).unwrap();
+            assert_eq!(entry.state, None, "slot {slot} is free and in use");
+            free += 1;
+            assert!(free <= self.used, "the free list is a ring");
+            slot = entry.next_free();
+        }
+        assert_eq!(
+            free + self.len + (self.capacity() - self.used),
+            self.capacity()
+        );
+        let in_use = self.entries.iter().filter(|entry| entry.state.is_some());
+        assert_eq!(in_use.count(), self.len as usize);
+        let indexed = self.index.check(|slot| self.hash(&self.key(slot).unwrap()));
+        assert_eq!(indexed, self.len);
+        for slot in 0..self.used {
+            if let Some(key) = self.key(slot) {
+                assert_eq!(self.find(&key, self.hash(&key)), Some(slot));
+            }
+        }
+    }
+
+    /// The index, for its statistics.
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+}

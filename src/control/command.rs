@@ -1,0 +1,116 @@
+//! Everything that may be asked of a running gateway, as data. One JSON object a line on the
+//! control socket; `{"ok": …}` or `{"error": …}` comes back.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::explain::Endpoint;
+use crate::document::Problem;
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Health and counters.
+    Status,
+    /// Put a policy in force, or say what that would change.
+    Apply(ApplyRequest),
+    /// What the policy in force says of a packet.
+    Explain(ExplainRequest),
+    /// Live flows.
+    Flows(FlowsRequest),
+}
+
+/// A policy to put in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// What errors call the document.
+    pub name: String,
+    /// The document.
+    pub text: String,
+    /// Change nothing; say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Replace the configured policy file too.
+    #[serde(default)]
+    pub save: bool,
+    /// How long to wait until every worker uses it, milliseconds.
+    pub timeout_ms: u64,
+    /// Accept a policy without any interface.
+    #[serde(default)]
+    pub allow_empty: bool,
+}
+
+/// A packet to ask about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// Who sends it.
+    pub from: Endpoint,
+    /// Who receives it.
+    pub to: Endpoint,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// ICMP type.
+    #[serde(default, rename = "type")]
+    pub kind: Option<u8>,
+    /// ICMP code.
+    #[serde(default)]
+    pub code: Option<u8>,
+}
+
+/// Which flows to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowsRequest {
+    /// Only of this interface.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Only with this address at either end.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// At most so many; 0 = all.
+    #[serde(default)]
+    pub limit: usize,
+}
+
+/// What became of an `apply`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The generation in force (a dry run: before and after).
+    pub generation: u64,
+    /// The same content was in force already, or nothing was to be changed (a dry run).
+    pub unchanged: bool,
+    /// Microseconds from the parsed document to live on every worker.
+    pub microseconds: u64,
+    /// What changes, a line each.
+    pub changes: Vec<String>,
+    /// Live flows that end with it (a dry run only).
+    pub ended_flows: Option<u64>,
+    /// Warnings about the document.
+    pub warnings: Vec<Problem>,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// One line.
+    pub message: String,
+    /// Located problems of a document.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
+}
+
+impl Refusal {
+    /// A refusal of one line.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            problems: Vec::new(),
+        }
+    }
+}

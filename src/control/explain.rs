@@ -1,0 +1,357 @@
+//! What would become of a packet, asked of a snapshot by the code that judges packets.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::ExplainRequest;
+use crate::packet::Address;
+use crate::policy::{InterfaceLink, Policy};
+use crate::snapshot::{Decision, InterfaceInfo, InterfaceRef, Question, Snapshot};
+use crate::types::{Direction, DropReason, PassReason, Verdict, protocol};
+
+/// An address, with a port where the protocol has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Endpoint {
+    /// The address.
+    pub address: IpAddr,
+    /// The port.
+    pub port: Option<u16>,
+}
+
+/// The text is no `IP`, `IP:PORT` or `[IPv6]:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no address; write IP or IP:PORT, and [IPv6]:PORT for IPv6 with a port")]
+pub struct EndpointError(String);
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let error = || EndpointError(text.to_owned());
+        if let Ok(address) = text.parse() {
+            return Ok(Self {
+                address,
+                port: None,
+            });
+        }
+        if let Some(address) = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            let address: Ipv6Addr = address.parse().ok().ok_or_else(error)?;
+            return Ok(Self {
+                address: address.into(),
+                port: None,
+            });
+        }
+        let (address, port) = text.rsplit_once(':').ok_or_else(error)?;
+        let port = port.parse().ok().ok_or_else(error)?;
+        let address = match address
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            Some(v6) => IpAddr::V6(v6.parse().ok().ok_or_else(error)?),
+            None => IpAddr::V4(address.parse().ok().ok_or_else(error)?),
+        };
+        Ok(Self {
+            address,
+            port: Some(port),
+        })
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: String) -> Result<Self, EndpointError> {
+        text.parse()
+    }
+}
+
+impl From<Endpoint> for String {
+    fn from(endpoint: Endpoint) -> Self {
+        endpoint.to_string()
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.address, self.port) {
+            (address, None) => write!(f, "{address}"),
+            (IpAddr::V4(address), Some(port)) => write!(f, "{address}:{port}"),
+            (IpAddr::V6(address), Some(port)) => write!(f, "[{address}]:{port}"),
+        }
+    }
+}
+
+/// The verdict for one interface and direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// `allow` or `deny`.
+    pub verdict: String,
+    /// The interface's name; null where none owns an address.
+    pub interface: Option<String>,
+    /// `ingress` or `egress` of that interface.
+    pub direction: Option<String>,
+    /// Id of the rule that allows it.
+    pub rule: Option<String>,
+    /// Name of that rule's group.
+    pub group: Option<String>,
+    /// Contract: `reason`.
+    pub reason: String,
+    /// The same for people: the rule's content, or what is missing.
+    pub detail: String,
+}
+
+/// The whole answer: the step that decides, and all steps where both ends are registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The step that decides.
+    #[serde(flatten)]
+    pub decisive: Step,
+    /// Egress of the sender, ingress of the receiver; empty unless both are registered.
+    pub steps: Vec<Step>,
+}
+
+/// Names of the links that a policy's interfaces are behind, for a policy without a gateway: in
+/// document order, or one unnamed link.
+#[must_use]
+pub fn links_of(policy: &Policy) -> Vec<String> {
+    let mut links: Vec<String> = Vec::new();
+    for interface in &policy.interfaces {
+        if let InterfaceLink::Named(name) = &interface.link
+            && !links.iter().any(|known| known.as_str() == &**name)
+        {
+            links.push(name.to_string());
+        }
+    }
+    if links.is_empty() {
+        links.push("link".to_owned());
+    }
+    links
+}
+
+/// Asks a snapshot what the first packet of a flow would meet.
+///
+/// # Errors
+/// One line where the question is none: mixed families, or no port where the protocol has ports.
+pub fn explain(snapshot: &Snapshot, request: &ExplainRequest) -> Result<Explanation, String> {
+    let (from, to) = (request.from.address, request.to.address);
+    if from.is_ipv4() != to.is_ipv4() {
+        return Err(format!("{from} and {to} are of different families"));
+    }
+    let service = service(request)?;
+    let step = |own: IpAddr, remote: IpAddr, direction: Direction| {
+        let interface = owner(snapshot, own)?;
+        let question = Question {
+            remote: Address::from(remote),
+            protocol: request.protocol,
+            service,
+        };
+        let info = snapshot.interface(interface)?;
+        let decision = snapshot.decide(interface, direction, &question);
+        Some(describe(
+            snapshot,
+            info,
+            direction,
+            decision,
+            &wanted(request, remote, direction),
+        ))
+    };
+    let egress = step(from, to, Direction::Egress);
+    let ingress = step(to, from, Direction::Ingress);
+    Ok(match (egress, ingress) {
+        (Some(egress), Some(ingress)) => {
+            let decisive = if egress.verdict == "deny" {
+                &egress
+            } else {
+                &ingress
+            };
+            Explanation {
+                decisive: decisive.clone(),
+                steps: vec![egress, ingress],
+            }
+        }
+        (Some(only), None) | (None, Some(only)) => Explanation {
+            decisive: only,
+            steps: Vec::new(),
+        },
+        (None, None) => Explanation {
+            decisive: unregistered(from, to),
+            steps: Vec::new(),
+        },
+    })
+}
+
+/// The interface that owns an address behind a link: the longest match of any link and VLAN.
+fn owner(snapshot: &Snapshot, address: IpAddr) -> Option<InterfaceRef> {
+    snapshot
+        .owners_anywhere(Address::from(address))
+        .into_iter()
+        .next()
+}
+
+fn unregistered(from: IpAddr, to: IpAddr) -> Step {
+    let verdict = Verdict::Drop(DropReason::Unregistered);
+    Step {
+        verdict: verdict.name().to_owned(),
+        interface: None,
+        direction: None,
+        rule: None,
+        group: None,
+        reason: verdict.reason().to_owned(),
+        detail: format!("no interface behind a link owns {from} or {to}"),
+    }
+}
+
+fn service(request: &ExplainRequest) -> Result<u16, String> {
+    match request.protocol {
+        protocol::TCP | protocol::UDP => request.to.port.ok_or_else(|| {
+            format!(
+                "{} has ports: give --to one ({}:PORT)",
+                name(request.protocol),
+                request.to
+            )
+        }),
+        protocol::ICMP | protocol::ICMPV6 => {
+            if (request.protocol == protocol::ICMP) != request.to.address.is_ipv4() {
+                let name = name(request.protocol);
+                return Err(format!(
+                    "{name} is not the family of {}",
+                    request.to.address
+                ));
+            }
+            // What people mean by `icmp` alone is ping.
+            let echo = if request.protocol == protocol::ICMP {
+                8
+            } else {
+                128
+            };
+            let kind = request.kind.unwrap_or(echo);
+            Ok(u16::from_be_bytes([kind, request.code.unwrap_or(0)]))
+        }
+        _ => Ok(0),
+    }
+}
+
+fn name(number: u8) -> String {
+    match number {
+        protocol::ICMP => "icmp".to_owned(),
+        protocol::TCP => "tcp".to_owned(),
+        protocol::UDP => "udp".to_owned(),
+        protocol::ICMPV6 => "icmpv6".to_owned(),
+        other => format!("protocol {other}"),
+    }
+}
+
+/// What a rule would have to allow, in words.
+fn wanted(request: &ExplainRequest, remote: IpAddr, direction: Direction) -> String {
+    let what = match (request.protocol, request.to.port) {
+        (protocol::ICMP, _) => {
+            format!(
+                "icmp type {} code {}",
+                request.kind.unwrap_or(8),
+                request.code.unwrap_or(0)
+            )
+        }
+        (protocol::ICMPV6, _) => {
+            let kind = request.kind.unwrap_or(128);
+            format!("icmpv6 type {kind} code {}", request.code.unwrap_or(0))
+        }
+        (protocol::TCP | protocol::UDP, Some(port)) => {
+            format!("{} port {port}", name(request.protocol))
+        }
+        (number, _) => name(number),
+    };
+    match direction {
+        Direction::Ingress => format!("{what} from {remote}"),
+        Direction::Egress => format!("{what} to {remote}"),
+    }
+}
+
+fn describe(
+    snapshot: &Snapshot,
+    interface: &InterfaceInfo,
+    direction: Direction,
+    decision: Decision,
+    wanted: &str,
+) -> Step {
+    let groups: Vec<&str> = interface.groups.iter().map(|group| &*group.name).collect();
+    let missing = format!(
+        "no {} rule of {} allows {wanted}",
+        direction.name(),
+        groups.join(", ")
+    );
+    let (verdict, rule, detail) = match decision {
+        Decision::Allow { rule, untracked } => {
+            let reason = if untracked {
+                PassReason::Untracked
+            } else {
+                PassReason::Rule
+            };
+            let rule = snapshot.rule(rule);
+            let detail = rule.map_or_else(String::new, |rule| {
+                let way = if direction == Direction::Ingress {
+                    "from"
+                } else {
+                    "to"
+                };
+                let group = &rule.group.name;
+                format!(
+                    "{} of {group}: {} {way} {}",
+                    direction.name(),
+                    rule.service,
+                    rule.peer
+                )
+            });
+            (Verdict::Pass(reason), rule, detail)
+        }
+        Decision::Unenforced => {
+            let detail = format!("{missing}, but a group of it is not enforced");
+            (Verdict::Pass(PassReason::Unenforced), None, detail)
+        }
+        Decision::Deny => (Verdict::Drop(DropReason::NoRule), None, missing),
+    };
+    Step {
+        verdict: verdict.name().to_owned(),
+        interface: Some(interface.name.to_string()),
+        direction: Some(direction.name().to_owned()),
+        rule: rule.map(|rule| rule.id.to_string()),
+        group: rule.map(|rule| rule.group.name.to_string()),
+        reason: verdict.reason().to_owned(),
+        detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_read_and_write_alike() {
+        for text in [
+            "10.0.0.1",
+            "10.0.0.1:80",
+            "2001:db8::1",
+            "[2001:db8::1]:443",
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        let bracketed: Endpoint = "[2001:db8::1]".parse().unwrap();
+        assert_eq!(bracketed.to_string(), "2001:db8::1");
+        for text in [
+            "",
+            "10.0.0",
+            "10.0.0.1:",
+            "10.0.0.1:65536",
+            "[10.0.0.1]:80",
+            "host:80",
+        ] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Live flows, asked of the workers page by page.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crossbeam::channel::bounded;
+use serde::{Deserialize, Serialize};
+
+use super::command::FlowsRequest;
+use crate::conntrack::FlowView;
+use crate::packet::End;
+use crate::snapshot::Snapshot;
+use crate::types::{Direction, WorkerId, protocol};
+use crate::worker::{Exchange, FlowPage, WorkerCommand};
+
+/// A worker answers within a turn, and a sleeper is woken; past this it is stuck.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// Flows of one answer at most: what a client can be expected to hold.
+const ROWS_MAX: usize = 10_000_000;
+
+/// One flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowRow {
+    /// The worker whose shard has it.
+    pub worker: u16,
+    /// The link's name.
+    pub link: String,
+    /// Outer VLAN id.
+    pub vlan: Option<u16>,
+    /// The interface's name; null once it has left the policy.
+    pub interface: Option<String>,
+    /// The opener's direction at the interface.
+    pub direction: String,
+    /// Protocol's name or number.
+    pub protocol: String,
+    /// Who opened it.
+    pub source: IpAddr,
+    /// Its port (ICMP: the query's identifier).
+    pub source_port: u16,
+    /// Whom it was opened to.
+    pub destination: IpAddr,
+    /// The port there (ICMP: the query's type).
+    pub destination_port: u16,
+    /// State of the connection.
+    pub state: String,
+    /// `tracked`, `untracked` or `unenforced`.
+    pub class: String,
+    /// Id of the rule that admitted it; null once that has left the policy.
+    pub rule: Option<String>,
+    /// Name of that rule's group.
+    pub group: Option<String>,
+    /// Seconds since it was opened.
+    pub age_seconds: f64,
+    /// Seconds since its last packet.
+    pub idle_seconds: f64,
+    /// Seconds until it ends without a packet.
+    pub expires_in_seconds: f64,
+    /// Packets of the opener.
+    pub packets: u64,
+    /// Bytes of the opener.
+    pub bytes: u64,
+    /// Packets of the other side.
+    pub reply_packets: u64,
+    /// Bytes of the other side.
+    pub reply_bytes: u64,
+}
+
+/// Visits the live flows of all workers; `visit` returns `false` to end early.
+///
+/// # Errors
+/// One line naming a worker that does not answer.
+pub(super) fn visit_flows(
+    exchange: &Exchange,
+    mut visit: impl FnMut(WorkerId, &FlowView) -> bool,
+) -> Result<(), String> {
+    for worker in 0..exchange.workers() {
+        let worker = WorkerId(u16::try_from(worker).unwrap_or(u16::MAX));
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let page = fetch_page(exchange, worker, from)?;
+            for flow in &page.rows {
+                if !visit(worker, flow) {
+                    return Ok(());
+                }
+            }
+            cursor = page.next;
+        }
+    }
+    Ok(())
+}
+
+fn fetch_page(exchange: &Exchange, worker: WorkerId, from: u32) -> Result<Box<FlowPage>, String> {
+    let (reply, answer) = bounded(1);
+    exchange
+        .command(worker, WorkerCommand::Flows(FlowPage::new(from), reply))
+        .map_err(|_busy| format!("worker {} has too many requests waiting", worker.0))?;
+    answer.recv_timeout(ANSWER_PATIENCE).map_err(|_late| {
+        format!(
+            "worker {} did not answer within {ANSWER_PATIENCE:?}",
+            worker.0
+        )
+    })
+}
+
+/// Lists live flows.
+///
+/// # Errors
+/// One line where an interface is not known or a worker does not answer.
+pub(super) fn list(
+    exchange: &Exchange,
+    snapshot: &Snapshot,
+    links: &[String],
+    request: &FlowsRequest,
+) -> Result<Vec<FlowRow>, String> {
+    if let Some(wanted) = &request.interface
+        && !snapshot
+            .interfaces()
+            .any(|(_, interface)| *interface.name == **wanted)
+    {
+        return Err(format!("no interface is called `{wanted}`"));
+    }
+    let limit = if request.limit == 0 {
+        ROWS_MAX
+    } else {
+        request.limit.min(ROWS_MAX)
+    };
+    let mut rows = Vec::new();
+    visit_flows(exchange, |worker, flow| {
+        let row = describe(worker, flow, snapshot, links);
+        let wanted = request
+            .interface
+            .as_ref()
+            .is_none_or(|name| row.interface.as_ref() == Some(name))
+            && request
+                .address
+                .is_none_or(|a| row.source == a || row.destination == a);
+        if wanted {
+            rows.push(row);
+        }
+        rows.len() < limit
+    })?;
+    Ok(rows)
+}
+
+fn describe(worker: WorkerId, flow: &FlowView, snapshot: &Snapshot, links: &[String]) -> FlowRow {
+    let opener = flow.head.opener;
+    let (source, source_port) = flow.key.end(opener);
+    let (destination, destination_port) = flow.key.end(opener.opposite());
+    let interface = snapshot.interface_by_slot(flow.head.interface);
+    let interface = interface.and_then(|interface| snapshot.interface(interface));
+    let rule = flow.head.rule.and_then(|rule| snapshot.rule(rule));
+    FlowRow {
+        worker: worker.0,
+        link: links
+            .get(flow.key.link.index())
+            .cloned()
+            .unwrap_or_default(),
+        vlan: flow.key.vlan.outer,
+        interface: interface.map(|interface| interface.name.to_string()),
+        direction: flow.head.direction.name().to_owned(),
+        protocol: protocol_name(flow.key.protocol),
+        source: source.into(),
+        source_port,
+        destination: destination.into(),
+        destination_port,
+        state: flow.state.name().to_owned(),
+        class: flow.head.class.name().to_owned(),
+        rule: rule.map(|rule| rule.id.to_string()),
+        group: rule.map(|rule| rule.group.name.to_string()),
+        age_seconds: flow.age.as_secs_f64(),
+        idle_seconds: flow.idle.as_secs_f64(),
+        expires_in_seconds: flow.expires_in.as_secs_f64(),
+        packets: flow.sent.packets,
+        bytes: flow.sent.bytes,
+        reply_packets: flow.answered.packets,
+        reply_bytes: flow.answered.bytes,
+    }
+}
+
+/// How many live flows a snapshot would end at once: those whose address at the interface is no
+/// longer that interface's.
+///
+/// # Errors
+/// One line where a worker does not answer.
+pub(super) fn count_ended(exchange: &Exchange, next: &Snapshot) -> Result<u64, String> {
+    let mut ended = 0;
+    visit_flows(exchange, |_, flow| {
+        let inside = match flow.head.direction {
+            Direction::Egress => flow.head.opener,
+            Direction::Ingress => flow.head.opener.opposite(),
+        };
+        ended += u64::from(!still_owned(flow, inside, next));
+        true
+    })?;
+    Ok(ended)
+}
+
+fn still_owned(flow: &FlowView, inside: End, next: &Snapshot) -> bool {
+    let (address, _) = flow.key.end(inside);
+    let owner = next.interface_of(flow.key.link, flow.key.vlan, address);
+    owner.and_then(|owner| next.slot(owner)) == Some(flow.head.interface)
+}
+
+fn protocol_name(number: u8) -> String {
+    match number {
+        protocol::ICMP => "icmp".to_owned(),
+        protocol::TCP => "tcp".to_owned(),
+        protocol::UDP => "udp".to_owned(),
+        protocol::ICMPV6 => "icmpv6".to_owned(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,25 @@
+//! The control side of a running gateway: one [`Command`] enum, one [`Controller`] that carries it
+//! out, and thin adapters (a unix socket here, the command line in `crate::cli`) around it.
+//!
+//! Changes validate → compile → publish → wait until live, or leave everything as it was.
+#![deny(unsafe_code)]
+
+mod client;
+mod command;
+mod controller;
+mod explain;
+mod flows;
+mod publish;
+mod server;
+mod status;
+mod watch;
+
+pub use client::{Client, ClientError};
+pub use command::{Applied, ApplyRequest, Command, ExplainRequest, FlowsRequest, Refusal};
+pub use controller::{Controller, ControllerSetup};
+pub use explain::{Endpoint, Explanation, Step, explain, links_of};
+pub use flows::FlowRow;
+pub use publish::{PolicyState, PublishError};
+pub use server::{Server, ServerError, SocketOwner};
+pub use status::{LinkStatus, PortStatus, QueueStatus, Status};
+pub use watch::{WatchError, watch_file};

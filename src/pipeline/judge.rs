@@ -1,0 +1,486 @@
+//! The verdict for one packet: hit or miss, the interface, the rules, the new entry.
+
+use super::batch::{Arrival, Outcome};
+use super::exempt::{ExemptRules, Exemption};
+use crate::clock::Tick;
+use crate::conntrack::{
+    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, Shard, Track,
+};
+use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport};
+use crate::snapshot::{Decision, InterfaceRef, Question, Snapshot};
+use crate::types::{
+    Direction, DropReason, LinkId, PassReason, PortSide, RuleSlot, Verdict, protocol,
+};
+
+/// What frames of or to hosts that no interface names become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unregistered {
+    /// Dropped.
+    #[default]
+    Drop,
+    /// Passed, unjudged.
+    Pass,
+}
+
+/// What one link's configuration says to the pipeline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkRules {
+    /// `unregistered`.
+    pub unregistered: Unregistered,
+}
+
+/// What the configuration says to the pipeline.
+#[derive(Clone, Debug, Default)]
+pub struct PipelineConfig {
+    /// By [`LinkId`].
+    pub links: Vec<LinkRules>,
+    /// `[exempt]`.
+    pub exempt: ExemptRules,
+}
+
+impl PipelineConfig {
+    pub(super) fn is_exempt(&self, packet: &IpPacket, side: PortSide) -> bool {
+        self.exempt.ip(packet, side) == Exemption::Exempt
+    }
+
+    fn unregistered(&self, link: LinkId) -> Unregistered {
+        self.links
+            .get(link.index())
+            .map_or(Unregistered::Drop, |rules| rules.unregistered)
+    }
+}
+
+/// The question that a packet asks of the rules of the interface that sends or receives it.
+#[must_use]
+pub fn question_of(packet: &IpPacket, direction: Direction) -> Question {
+    let remote = match direction {
+        Direction::Ingress => packet.addresses.source(),
+        Direction::Egress => packet.addresses.destination(),
+    };
+    let service = match packet.transport {
+        Transport::Tcp(ref tcp) => tcp.destination_port,
+        Transport::Udp {
+            destination_port, ..
+        } => destination_port,
+        Transport::Icmp { kind, code, .. } => u16::from_be_bytes([kind, code]),
+        Transport::Other => 0,
+    };
+    Question {
+        remote,
+        protocol: packet.protocol,
+        service,
+    }
+}
+
+/// What the rules say, and for which flow: a reply of an untracked flow is judged as its opener.
+#[derive(Clone, Copy, Debug)]
+struct Ruling {
+    class: FlowClass,
+    rule: Option<RuleSlot>,
+    /// Direction of the flow's opener at the interface.
+    direction: Direction,
+    opener: End,
+}
+
+impl Ruling {
+    fn reason(self) -> PassReason {
+        match self.class {
+            FlowClass::Tracked => PassReason::Rule,
+            FlowClass::Untracked => PassReason::Untracked,
+            FlowClass::Unenforced => PassReason::Unenforced,
+        }
+    }
+}
+
+/// One packet's surroundings.
+pub(super) struct Judge<'a> {
+    pub(super) config: &'a PipelineConfig,
+    pub(super) shard: &'a mut Shard,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) now: Tick,
+}
+
+impl Judge<'_> {
+    /// A packet of a flow that this worker owns.
+    pub(super) fn flow(
+        &mut self,
+        packet: &IpPacket,
+        arrival: Arrival,
+        key: &FlowKey,
+        from: End,
+        hash: FlowHash,
+    ) -> Outcome {
+        let Some(index) = self.shard.find(key, hash, self.now) else {
+            return self.miss(packet, arrival, key, from, hash);
+        };
+        let head = self.shard.head(index);
+        let inside_end = inside_end(&head);
+        if (from == inside_end) != (arrival.side == PortSide::Inside) {
+            // The right numbers on the wrong port: spoofed, or two hosts of one side. The entry
+            // is not theirs, so they are judged by the rules alone.
+            return self.stateless(packet, arrival);
+        }
+        if !self.is_current(&head) && !self.refresh(index, &head, key, inside_end) {
+            self.shard.end(index);
+            return self.miss(packet, arrival, key, from, hash);
+        }
+        match self
+            .shard
+            .track(index, packet, from, arrival.original_len, self.now)
+        {
+            Track::Pass => {
+                let head = self.shard.head(index);
+                let reason = match head.class {
+                    FlowClass::Tracked => PassReason::Tracked,
+                    FlowClass::Untracked => PassReason::Untracked,
+                    FlowClass::Unenforced => PassReason::Unenforced,
+                };
+                hit_outcome(&head, arrival, Verdict::Pass(reason))
+            }
+            Track::Invalid => hit_outcome(&head, arrival, Verdict::Drop(DropReason::Invalid)),
+            Track::Reopen => self.reopen(index, packet, arrival, from),
+        }
+    }
+
+    /// A packet that no entry is asked about: it is judged by the rules and opens none.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn stateless(&mut self, packet: &IpPacket, arrival: Arrival) -> Outcome {
+        match self.config.exempt.ip(packet, arrival.side) {
+            Exemption::Exempt => return Outcome::bare(Verdict::Pass(PassReason::Exempt)),
+            Exemption::SpeaksFor(address) => return self.speaks_for(address, packet.vlan, arrival),
+            Exemption::None => {}
+        }
+        let (interface, direction) = match self.interface(packet, arrival) {
+            Ok(found) => found,
+            Err(outcome) => return outcome,
+        };
+        // Without a flow there is no opener to tell apart; either end serves.
+        match self.rule(interface, direction, packet, End::Low) {
+            Some(ruling) => self.outcome(interface, direction, ruling),
+            None => self.denied(interface, direction, DropReason::NoRule),
+        }
+    }
+
+    /// An ARP packet.
+    pub(super) fn arp(&mut self, arp: &ArpPacket, arrival: Arrival) -> Outcome {
+        match ExemptRules::arp(arp, arrival.side) {
+            Exemption::SpeaksFor(address) => self.speaks_for(address, arp.vlan, arrival),
+            Exemption::Exempt | Exemption::None => Outcome::bare(Verdict::Pass(PassReason::Exempt)),
+        }
+    }
+
+    /// Whoever speaks for an address from inside has to own it. Where unregistered hosts may be
+    /// inside, an address that nobody owns is theirs to speak for.
+    fn speaks_for(
+        &self,
+        address: Address,
+        vlan: crate::packet::VlanTags,
+        arrival: Arrival,
+    ) -> Outcome {
+        let is_owned = self
+            .snapshot
+            .interface_of(arrival.link, vlan, address)
+            .is_some();
+        if is_owned || self.config.unregistered(arrival.link) == Unregistered::Pass {
+            return Outcome::bare(Verdict::Pass(PassReason::Exempt));
+        }
+        Outcome::drop(DropReason::Spoofed)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn miss(
+        &mut self,
+        packet: &IpPacket,
+        arrival: Arrival,
+        key: &FlowKey,
+        from: End,
+        hash: FlowHash,
+    ) -> Outcome {
+        let (interface, direction) = match self.interface(packet, arrival) {
+            Ok(found) => found,
+            Err(outcome) => return outcome,
+        };
+        let Some(ruling) = self.rule(interface, direction, packet, from) else {
+            return self.denied(interface, direction, DropReason::NoRule);
+        };
+        let needs_entry = ruling.class == FlowClass::Tracked;
+        match self.shard.admission(packet) {
+            Admission::PassOnly => {}
+            Admission::Refuse if needs_entry => {
+                return self.denied(interface, direction, DropReason::Invalid);
+            }
+            Admission::Refuse => {}
+            Admission::Open => {
+                let Some(flow) = self.new_flow(interface, ruling) else {
+                    return self.denied(interface, direction, DropReason::NoRule);
+                };
+                let length = arrival.original_len;
+                let opened = self.shard.open(key, hash, &flow, packet, length, self.now);
+                if opened.is_err() && needs_entry {
+                    return self.denied(interface, direction, DropReason::TableFull);
+                }
+            }
+        }
+        self.outcome(interface, direction, ruling)
+    }
+
+    /// A closed connection's entry meets a packet that may open it anew.
+    #[cold]
+    #[inline(never)]
+    fn reopen(
+        &mut self,
+        index: FlowIndex,
+        packet: &IpPacket,
+        arrival: Arrival,
+        from: End,
+    ) -> Outcome {
+        let (interface, direction) = match self.interface(packet, arrival) {
+            Ok(found) => found,
+            Err(outcome) => return outcome,
+        };
+        let Some(ruling) = self.rule(interface, direction, packet, from) else {
+            return self.denied(interface, direction, DropReason::NoRule);
+        };
+        match self.shard.admission(packet) {
+            Admission::Open => {
+                let Some(flow) = self.new_flow(interface, ruling) else {
+                    return self.denied(interface, direction, DropReason::NoRule);
+                };
+                self.shard
+                    .reopen(index, &flow, packet, arrival.original_len, self.now);
+            }
+            Admission::PassOnly | Admission::Refuse if ruling.class == FlowClass::Tracked => {
+                return self.denied(interface, direction, DropReason::Invalid);
+            }
+            Admission::PassOnly | Admission::Refuse => {}
+        }
+        self.outcome(interface, direction, ruling)
+    }
+
+    /// The interface that is judged (contract, "Direction"), or the verdict where there is none.
+    fn interface(
+        &self,
+        packet: &IpPacket,
+        arrival: Arrival,
+    ) -> Result<(InterfaceRef, Direction), Outcome> {
+        let source = packet.addresses.source();
+        let source_owner = self
+            .snapshot
+            .interface_of(arrival.link, packet.vlan, source);
+        let (owner, direction) = match arrival.side {
+            PortSide::Inside => (source_owner, Direction::Egress),
+            PortSide::Outside => {
+                if let Some(owner) = source_owner {
+                    return Err(self.denied(owner, Direction::Ingress, DropReason::Spoofed));
+                }
+                let destination = packet.addresses.destination();
+                let owner = self
+                    .snapshot
+                    .interface_of(arrival.link, packet.vlan, destination);
+                (owner, Direction::Ingress)
+            }
+        };
+        owner.map(|owner| (owner, direction)).ok_or_else(|| {
+            Outcome::bare(match self.config.unregistered(arrival.link) {
+                Unregistered::Drop => Verdict::Drop(DropReason::Unregistered),
+                Unregistered::Pass => Verdict::Pass(PassReason::Unregistered),
+            })
+        })
+    }
+
+    /// What the rules say of a packet that no entry vouches for.
+    fn rule(
+        &self,
+        interface: InterfaceRef,
+        direction: Direction,
+        packet: &IpPacket,
+        from: End,
+    ) -> Option<Ruling> {
+        let question = question_of(packet, direction);
+        let opener = from;
+        let (class, rule) = match self.snapshot.decide(interface, direction, &question) {
+            Decision::Allow {
+                rule,
+                untracked: true,
+            } => (FlowClass::Untracked, Some(rule)),
+            Decision::Allow {
+                rule,
+                untracked: false,
+            } => {
+                if let Some(ruling) = self.untracked_reply(interface, direction, packet, from) {
+                    return Some(ruling);
+                }
+                (FlowClass::Tracked, Some(rule))
+            }
+            Decision::Unenforced => (FlowClass::Unenforced, None),
+            Decision::Deny => return None,
+        };
+        Some(Ruling {
+            class,
+            rule,
+            direction,
+            opener,
+        })
+    }
+
+    /// Whether a packet is the reply of an untracked flow that the other end opened. Such a flow
+    /// may have no entry, and its reason is `untracked` all the same. A SYN opens, never replies.
+    fn untracked_reply(
+        &self,
+        interface: InterfaceRef,
+        direction: Direction,
+        packet: &IpPacket,
+        from: End,
+    ) -> Option<Ruling> {
+        let service = match packet.transport {
+            Transport::Tcp(ref tcp) if !tcp.flags.is_open() => tcp.source_port,
+            Transport::Udp { source_port, .. } => source_port,
+            _ => return None,
+        };
+        let opened = direction.reversed();
+        let question = Question {
+            service,
+            ..question_of(packet, direction)
+        };
+        match self.snapshot.decide(interface, opened, &question) {
+            Decision::Allow {
+                rule,
+                untracked: true,
+            } => Some(Ruling {
+                class: FlowClass::Untracked,
+                rule: Some(rule),
+                direction: opened,
+                opener: from.opposite(),
+            }),
+            _ => None,
+        }
+    }
+
+    fn is_current(&self, head: &FlowHead) -> bool {
+        // The low half tells apart the generations that an entry can live through.
+        head.generation_low == generation_low(self.snapshot)
+    }
+
+    /// Holds an entry of an older generation against this one; `false` ends it.
+    #[cold]
+    #[inline(never)]
+    fn refresh(
+        &mut self,
+        index: FlowIndex,
+        head: &FlowHead,
+        key: &FlowKey,
+        inside_end: End,
+    ) -> bool {
+        let (address, _) = key.end(inside_end);
+        let Some(interface) = self.snapshot.interface_of(key.link, key.vlan, address) else {
+            return false;
+        };
+        if self.snapshot.slot(interface) != Some(head.interface) {
+            return false;
+        }
+        let mut rule = head.rule;
+        if head.class != FlowClass::Tracked {
+            let question = opener_question(key, head);
+            match (
+                head.class,
+                self.snapshot.decide(interface, head.direction, &question),
+            ) {
+                (
+                    FlowClass::Untracked,
+                    Decision::Allow {
+                        rule: now,
+                        untracked: true,
+                    },
+                ) => {
+                    rule = Some(now);
+                }
+                (FlowClass::Unenforced, Decision::Unenforced) => {}
+                _ => return false,
+            }
+        }
+        self.shard.restamp(index, self.snapshot.generation(), rule);
+        true
+    }
+
+    fn new_flow(&self, interface: InterfaceRef, ruling: Ruling) -> Option<NewFlow> {
+        Some(NewFlow {
+            interface: self.snapshot.slot(interface)?,
+            rule: ruling.rule,
+            generation: self.snapshot.generation(),
+            class: ruling.class,
+            direction: ruling.direction,
+            opener: ruling.opener,
+        })
+    }
+
+    fn outcome(&self, interface: InterfaceRef, direction: Direction, ruling: Ruling) -> Outcome {
+        Outcome {
+            verdict: Verdict::Pass(ruling.reason()),
+            interface: self.snapshot.slot(interface),
+            direction: Some(direction),
+            rule: ruling.rule,
+        }
+    }
+
+    fn denied(&self, interface: InterfaceRef, direction: Direction, reason: DropReason) -> Outcome {
+        Outcome {
+            verdict: Verdict::Drop(reason),
+            interface: self.snapshot.slot(interface),
+            direction: Some(direction),
+            rule: None,
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half is what entries store"
+)]
+fn generation_low(snapshot: &Snapshot) -> u32 {
+    snapshot.generation().0 as u32
+}
+
+fn inside_end(head: &FlowHead) -> End {
+    match head.direction {
+        Direction::Egress => head.opener,
+        Direction::Ingress => head.opener.opposite(),
+    }
+}
+
+fn hit_outcome(head: &FlowHead, arrival: Arrival, verdict: Verdict) -> Outcome {
+    let direction = match arrival.side {
+        PortSide::Inside => Direction::Egress,
+        PortSide::Outside => Direction::Ingress,
+    };
+    let rule = match verdict {
+        Verdict::Pass(_) => head.rule,
+        Verdict::Drop(_) => None,
+    };
+    Outcome {
+        verdict,
+        interface: Some(head.interface),
+        direction: Some(direction),
+        rule,
+    }
+}
+
+/// The question that the packet which opened a flow asked (ICMP: code 0, as queries have).
+fn opener_question(key: &FlowKey, head: &FlowHead) -> Question {
+    let (opener_address, _) = key.end(head.opener);
+    let (other_address, other_port) = key.end(head.opener.opposite());
+    let remote = match head.direction {
+        Direction::Ingress => opener_address,
+        Direction::Egress => other_address,
+    };
+    let service = match key.protocol {
+        protocol::ICMP | protocol::ICMPV6 => other_port << 8,
+        _ => other_port,
+    };
+    Question {
+        remote,
+        protocol: key.protocol,
+        service,
+    }
+}

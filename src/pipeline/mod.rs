@@ -1,0 +1,34 @@
+//! One batch from bytes to verdicts: parse → steer → track → judge. The whole decision, and a
+//! pure one: frames, a shard, a snapshot and a time go in, verdicts and new state come out.
+//!
+//! ```text
+//!  push: bytes ─► parse ─► exempt? ─► flow key ─► steer (another worker's: handed over)
+//!  run:  hash, prefetch bucket ─► prefetch entry ─► find ─► hit:  state machine
+//!                                                        └► miss: interface, rules, new entry
+//! ```
+//!
+//! The stages run over the batch, so that the cache misses of one packet are waited for together
+//! with those of the others.
+#![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+mod batch;
+mod exempt;
+mod judge;
+mod steer;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Arrival, BATCH_MAX, Batch, Fate, Outcome};
+pub use exempt::{ExemptPort, ExemptRules, PortProtocol};
+pub use judge::{LinkRules, PipelineConfig, Unregistered, question_of};
+pub use steer::Steering;

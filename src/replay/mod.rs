@@ -1,0 +1,130 @@
+//! A capture through the real pipeline: one worker, one shard, the capture's own clock.
+#![deny(unsafe_code)]
+
+use crate::clock::Tick;
+use crate::conntrack::Shard;
+use crate::packet::{Parsed, parse};
+use crate::pipeline::{Arrival, Batch, Fate, Outcome, PipelineConfig};
+use crate::port::CapturedFrame;
+use crate::snapshot::Snapshot;
+use crate::types::{DropReason, LinkId, PortSide, Verdict};
+
+/// Names of a link's two devices; a pcapng file's interfaces may be called so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkDevices {
+    /// By [`PortSide::index`].
+    pub names: [String; 2],
+}
+
+/// A gateway whose wires are a capture.
+#[derive(Debug)]
+pub struct Replay<'a> {
+    config: &'a PipelineConfig,
+    snapshot: &'a Snapshot,
+    shard: Shard,
+    devices: &'a [LinkDevices],
+    links: usize,
+    batch: Batch,
+    now: Tick,
+}
+
+impl<'a> Replay<'a> {
+    /// A gateway with an empty connection table. `devices` may be empty: directions are then found
+    /// by addresses alone.
+    #[must_use]
+    pub fn new(
+        config: &'a PipelineConfig,
+        snapshot: &'a Snapshot,
+        shard: Shard,
+        devices: &'a [LinkDevices],
+    ) -> Self {
+        let links = config.links.len().max(1);
+        Self {
+            config,
+            snapshot,
+            shard,
+            devices,
+            links,
+            batch: Batch::default(),
+            now: Tick(0),
+        }
+    }
+
+    /// Judges the next frame of the capture.
+    pub fn judge(&mut self, frame: &CapturedFrame) -> Outcome {
+        // A clock that goes back stands still (contract, `replay`).
+        let time = u64::try_from(frame.time.as_nanos()).unwrap_or(u64::MAX);
+        self.now = self.now.max(Tick(time));
+        let original_len = u32::try_from(frame.original_len).unwrap_or(u32::MAX);
+        let (link, side) = self.arrival(frame);
+        let arrival = Arrival {
+            link,
+            side,
+            original_len,
+        };
+        self.shard.expire(self.now);
+        self.batch.clear();
+        self.batch.push(&frame.bytes, arrival, self.config, None);
+        self.batch
+            .run(self.config, &mut self.shard, self.snapshot, self.now);
+        match self.batch.fates().next() {
+            Some(Fate::Judged(outcome)) => outcome,
+            Some(Fate::HandOver(_)) | None => Outcome {
+                verdict: Verdict::Drop(DropReason::HandoverFull),
+                interface: None,
+                direction: None,
+                rule: None,
+            },
+        }
+    }
+
+    /// Where a frame came in: by the name of its interface where that is a port's, else inside of
+    /// the link that owns its source, else outside of the link that owns its destination.
+    fn arrival(&self, frame: &CapturedFrame) -> (LinkId, PortSide) {
+        if let Some(name) = &frame.interface_name {
+            for (link, devices) in (0_u8..).zip(self.devices) {
+                for side in PortSide::ALL {
+                    if devices.names[side.index()] == **name {
+                        return (LinkId(link), side);
+                    }
+                }
+            }
+        }
+        let ends = match parse(&frame.bytes, frame.original_len) {
+            Parsed::Ip(packet) => Some((
+                packet.vlan,
+                packet.addresses.source(),
+                packet.addresses.destination(),
+            )),
+            Parsed::Arp(arp) => {
+                let address = crate::packet::Address::V4;
+                Some((arp.vlan, address(arp.sender), address(arp.target)))
+            }
+            Parsed::NotIp { .. } | Parsed::Malformed(_) => None,
+        };
+        let Some((vlan, source, destination)) = ends else {
+            return (LinkId(0), PortSide::Outside);
+        };
+        let owning = |address| {
+            let count = u8::try_from(self.links).unwrap_or(u8::MAX);
+            let mut links = (0..count).map(LinkId);
+            links.find(|&link| self.snapshot.interface_of(link, vlan, address).is_some())
+        };
+        if let Some(link) = owning(source) {
+            return (link, PortSide::Inside);
+        }
+        (owning(destination).unwrap_or_default(), PortSide::Outside)
+    }
+
+    /// The time of the last frame.
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        self.now
+    }
+
+    /// The connection table.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+}

@@ -1,0 +1,9 @@
+//! Counters: written by one worker each, read by anyone, without making a worker wait.
+//!
+//! A worker counts into plain numbers ([`Tally`]) and stores them once a turn into its
+//! [`WorkerCounters`], whose cells have this one writer; readers sum and difference them.
+#![deny(unsafe_code)]
+
+mod counters;
+
+pub use counters::{CounterView, Gauges, Tally, WorkerCounters};

@@ -1,0 +1,342 @@
+//! A worker's queues and the ways that frames and chunks take from them.
+
+use super::chunks::ChunkHomes;
+use super::exchange::{Errand, Exchange, Handover};
+use crate::port::{ChunkAddr, Frame, Port};
+use crate::sync::Arc;
+use crate::telemetry::Tally;
+use crate::types::{DropReason, LinkId, PortSide, WorkerId};
+
+/// One queue of one port, owned by this worker.
+#[derive(Debug)]
+pub struct OwnQueue<P> {
+    /// The link.
+    pub link: LinkId,
+    /// Which of its ports.
+    pub side: PortSide,
+    /// Number of the queue in the device.
+    pub queue: u32,
+    /// Whether frames come in by it.
+    pub receives: bool,
+    /// Whether frames may leave by it.
+    pub transmits: bool,
+    /// The queue itself.
+    pub port: P,
+}
+
+/// For each link and side, who has a transmit queue for those that have none of their own.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    /// `senders[link][side]`: workers with a transmit queue there, in order.
+    pub senders: Vec<[Vec<WorkerId>; 2]>,
+}
+
+/// A frame in a worker's hands, between receive and its end.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) frame: Frame,
+    pub(super) link: LinkId,
+    pub(super) side: PortSide,
+}
+
+/// How a worker sends by one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    /// By its own queue at this position.
+    Own(usize),
+    /// By a worker that has one.
+    Via(WorkerId),
+    /// Nobody has one.
+    Nowhere,
+}
+
+/// A worker's queues, its free chunks, and its ways to the other workers.
+#[derive(Debug)]
+pub struct Lanes<P> {
+    id: WorkerId,
+    pub(super) queues: Vec<OwnQueue<P>>,
+    routes: Vec<[Route; 2]>,
+    homes: Vec<ChunkHomes>,
+    /// Free chunks of which this worker is the home, by link; their capacity is all of them.
+    free: Vec<Vec<ChunkAddr>>,
+    exchange: Arc<Exchange>,
+    /// Workers to ring at the end of the turn.
+    ring: Vec<bool>,
+    pub(super) tally: Tally,
+}
+
+/// Chunks that one refill or one flush of a queue moves at most, in a turn.
+const CHUNKS_PER_TURN_MAX: usize = 256;
+
+impl<P: Port> Lanes<P> {
+    /// The lanes of worker `id`. `free` are the chunks that it is the home of, by link.
+    #[must_use]
+    pub fn new(
+        id: WorkerId,
+        queues: Vec<OwnQueue<P>>,
+        routes: &Routes,
+        homes: Vec<ChunkHomes>,
+        free: Vec<Vec<ChunkAddr>>,
+        exchange: Arc<Exchange>,
+    ) -> Self {
+        let routes = routes.senders.iter().enumerate().map(|(link, sides)| {
+            PortSide::ALL.map(|side| {
+                let own = queues.iter().position(|queue| {
+                    queue.transmits && queue.link.index() == link && queue.side == side
+                });
+                let senders = &sides[side.index()];
+                let via = senders.get(id.index() % senders.len().max(1));
+                match (own, via) {
+                    (Some(own), _) => Route::Own(own),
+                    (None, Some(&via)) => Route::Via(via),
+                    (None, None) => Route::Nowhere,
+                }
+            })
+        });
+        let routes = routes.collect();
+        let ring = vec![false; exchange.workers()];
+        Self {
+            id,
+            queues,
+            routes,
+            homes,
+            free,
+            exchange,
+            ring,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Receives up to `limit` frames from the queue at `index` into `held`.
+    pub(super) fn receive(&mut self, index: usize, limit: usize, held: &mut Vec<Held>) {
+        let Some(queue) = self.queues.get_mut(index) else {
+            return;
+        };
+        if !queue.receives {
+            return;
+        }
+        let (link, side) = (queue.link, queue.side);
+        let tally = &mut self.tally;
+        let bad = queue.port.receive(limit, |frame| {
+            tally.rx_packets = tally.rx_packets.wrapping_add(1);
+            tally.rx_bytes = tally.rx_bytes.wrapping_add(u64::from(frame.len()));
+            held.push(Held { frame, link, side });
+        });
+        if bad > 0 {
+            tally.rx_packets = tally.rx_packets.wrapping_add(bad as u64);
+            tally.drop_many(DropReason::BadDescriptor, bad as u64);
+        }
+    }
+
+    /// Takes up to `limit` frames from the inbox; those to send leave at once, the others go to
+    /// `held`. Returns how many it took.
+    pub(super) fn take_inbox(&mut self, limit: usize, held: &mut Vec<Held>) -> usize {
+        let exchange = Arc::clone(&self.exchange);
+        let Some(inbox) = exchange.inbox(self.id) else {
+            return 0;
+        };
+        let mut taken = 0_usize;
+        while taken < limit {
+            let Some(Handover {
+                frame,
+                link,
+                side,
+                errand,
+            }) = inbox.frames.pop()
+            else {
+                break;
+            };
+            taken = taken.saturating_add(1);
+            let received = Held { frame, link, side };
+            match errand {
+                Errand::Judge => held.push(received),
+                Errand::Send => self.send(received),
+            }
+        }
+        if taken > 0 {
+            inbox.counters.take_waiting(taken as u64);
+        }
+        taken
+    }
+
+    /// Sends a frame that passes out of the other port of its link.
+    pub(super) fn send(&mut self, held: Held) {
+        let route = self.routes.get(held.link.index());
+        let route = route
+            .and_then(|sides| sides.get(held.side.opposite().index()))
+            .copied();
+        match route.unwrap_or(Route::Nowhere) {
+            Route::Own(index) => {
+                let Some(queue) = self.queues.get_mut(index) else {
+                    return;
+                };
+                let bytes = u64::from(held.frame.len());
+                match queue.port.transmit(held.frame) {
+                    Ok(()) => {
+                        self.tally.tx_packets = self.tally.tx_packets.wrapping_add(1);
+                        self.tally.tx_bytes = self.tally.tx_bytes.wrapping_add(bytes);
+                    }
+                    Err((frame, reason)) => self.drop(Held { frame, ..held }, reason),
+                }
+            }
+            Route::Via(worker) => self.hand_over(worker, held, Errand::Send),
+            Route::Nowhere => self.drop(held, DropReason::TxFull),
+        }
+    }
+
+    /// Gives a frame to another worker.
+    pub(super) fn hand_over(&mut self, worker: WorkerId, held: Held, errand: Errand) {
+        let Held { frame, link, side } = held;
+        let exchange = Arc::clone(&self.exchange);
+        let Some(inbox) = exchange.inbox(worker) else {
+            return self.drop(Held { frame, link, side }, DropReason::HandoverFull);
+        };
+        // Counted before it can be taken, or the count could pass below zero for a moment.
+        inbox.counters.add_waiting();
+        match inbox.frames.push(Handover {
+            frame,
+            link,
+            side,
+            errand,
+        }) {
+            Ok(()) => {
+                self.tally.handed_over = self.tally.handed_over.wrapping_add(1);
+                if let Some(ring) = self.ring.get_mut(worker.index()) {
+                    *ring = true;
+                }
+            }
+            Err(Handover {
+                frame, link, side, ..
+            }) => {
+                inbox.counters.take_waiting(1);
+                self.drop(Held { frame, link, side }, DropReason::HandoverFull);
+            }
+        }
+    }
+
+    /// Ends a frame here, counted.
+    pub(super) fn drop(&mut self, held: Held, reason: DropReason) {
+        self.tally.drop(reason);
+        let addr = held.frame.addr();
+        let chunk = self
+            .homes
+            .get(held.link.index())
+            .map(|homes| homes.chunk_of(addr));
+        if let Some(chunk) = chunk {
+            let Self {
+                homes,
+                free,
+                exchange,
+                ..
+            } = self;
+            recycle(self.id, homes, free, exchange, held.link, chunk);
+        }
+    }
+
+    /// Ends a turn: transmits what was queued, brings chunks home, fills the receive side, and
+    /// rings those that were given something.
+    pub(super) fn finish_turn(&mut self) {
+        let Self {
+            id,
+            queues,
+            homes,
+            free,
+            exchange,
+            ring,
+            ..
+        } = self;
+        for queue in queues.iter_mut() {
+            let link = queue.link;
+            queue.port.flush(CHUNKS_PER_TURN_MAX, |chunk| {
+                recycle(*id, homes, free, exchange, link, chunk);
+            });
+        }
+        if let Some(inbox) = exchange.inbox(*id) {
+            for _ in 0..CHUNKS_PER_TURN_MAX {
+                let Some((link, chunk)) = inbox.returns.pop() else {
+                    break;
+                };
+                if let Some(free) = free.get_mut(link.index()) {
+                    free.push(chunk);
+                }
+            }
+        }
+        for queue in queues.iter_mut().filter(|queue| queue.receives) {
+            if let Some(free) = free.get_mut(queue.link.index()) {
+                queue.port.refill(|| free.pop(), CHUNKS_PER_TURN_MAX);
+            }
+        }
+        for (index, ring) in ring.iter_mut().enumerate() {
+            if std::mem::take(ring) {
+                exchange.wake(WorkerId(u16::try_from(index).unwrap_or(u16::MAX)));
+            }
+        }
+    }
+
+    /// Fills the receive side as far as chunks and rings go; before the first turn.
+    pub fn prefill(&mut self) {
+        for queue in self.queues.iter_mut().filter(|queue| queue.receives) {
+            if let Some(free) = self.free.get_mut(queue.link.index()) {
+                let all = free.len();
+                queue.port.refill(|| free.pop(), all);
+            }
+        }
+    }
+
+    /// Whether something waits that a sleeper would have to be woken for.
+    pub(super) fn has_work(&mut self) -> bool {
+        let waits = |inbox: &super::exchange::Inbox| {
+            !inbox.frames.is_empty() || !inbox.returns.is_empty() || !inbox.commands.is_empty()
+        };
+        self.exchange.inbox(self.id).is_some_and(waits)
+            || self.queues.iter_mut().any(|queue| queue.port.has_work())
+    }
+
+    pub(super) fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
+    }
+
+    /// This worker's id.
+    #[must_use]
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Free chunks of one link at home here, for tests that count them all.
+    #[must_use]
+    pub fn free_chunks(&self, link: LinkId) -> usize {
+        self.free.get(link.index()).map_or(0, Vec::len)
+    }
+
+    /// The worker's queues, for tests that drive ports without a kernel.
+    pub fn queues_mut(&mut self) -> &mut [OwnQueue<P>] {
+        &mut self.queues
+    }
+}
+
+/// Brings a chunk to the free list of its home.
+fn recycle(
+    id: WorkerId,
+    homes: &[ChunkHomes],
+    free: &mut [Vec<ChunkAddr>],
+    exchange: &Exchange,
+    link: LinkId,
+    chunk: ChunkAddr,
+) {
+    let Some(home) = homes.get(link.index()).map(|homes| homes.home(chunk)) else {
+        return;
+    };
+    if home == id {
+        if let Some(free) = free.get_mut(link.index()) {
+            debug_assert!(free.len() < free.capacity(), "a chunk came home twice");
+            free.push(chunk);
+        }
+    } else if let Some(inbox) = exchange.inbox(home) {
+        // The ring has room for every chunk of its home, so none is ever lost here.
+        let returned = inbox.returns.push((link, chunk));
+        debug_assert!(
+            returned.is_ok(),
+            "more chunks on their way home than there are"
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! A worker's thread: pinned, until told to stop.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::thread::{self, JoinHandle};
+
+use core_affinity::CoreId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::idle::{Idle, IdlePolicy, SLEEP_MAX};
+use super::turn::Worker;
+use crate::clock::{MonotonicClock, Tick};
+use crate::port::{FrameMemory, Port};
+use crate::sync::{Arc, AtomicBool, Ordering};
+
+/// Idle turns between two publications of the counters.
+const TURNS_PER_STORE: u64 = 64;
+
+/// A worker's thread could not be made or pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The system refused a thread.
+    #[error("cannot start a worker's thread")]
+    Thread(#[source] io::Error),
+    /// The thread may not run on its core.
+    #[error("worker {worker} cannot be pinned to core {core}")]
+    Pin {
+        /// Position in `[workers] cores`.
+        worker: u16,
+        /// The core.
+        core: usize,
+    },
+}
+
+/// A worker that runs.
+#[derive(Debug)]
+pub struct RunningWorker {
+    /// Its thread.
+    pub thread: JoinHandle<()>,
+    /// The kernel's id of that thread.
+    pub thread_id: i32,
+    /// The core that it is pinned to.
+    pub core: usize,
+}
+
+/// Starts a worker on a core of its own. `stop` ends it after its turn.
+///
+/// # Errors
+/// Where there is no thread to be had, or it cannot be pinned.
+pub fn spawn<P, M>(
+    worker: Worker<P, M>,
+    core: usize,
+    idle: IdlePolicy,
+    clock: MonotonicClock,
+    stop: Arc<AtomicBool>,
+) -> Result<RunningWorker, SpawnError>
+where
+    P: Port + AsFd + Send + 'static,
+    M: FrameMemory + Send + Sync + 'static,
+{
+    let id = worker.lanes.id();
+    let (ready, started) = crossbeam::channel::bounded(1);
+    let body = move || {
+        let pinned = core_affinity::set_for_current(CoreId { id: core });
+        let thread_id = rustix::thread::gettid().as_raw_nonzero().get();
+        if ready.send(pinned.then_some(thread_id)).is_err() || !pinned {
+            return;
+        }
+        // A worker that panics leaves frames and flows in no known state: fail closed, at once.
+        let abort = AbortOnPanic;
+        run(worker, idle, clock, &stop);
+        drop(abort);
+    };
+    let name = format!("worker-{}", id.0);
+    let thread = thread::Builder::new()
+        .name(name)
+        .spawn(body)
+        .map_err(SpawnError::Thread)?;
+    match started.recv() {
+        Ok(Some(thread_id)) => Ok(RunningWorker {
+            thread,
+            thread_id,
+            core,
+        }),
+        _ => Err(SpawnError::Pin { worker: id.0, core }),
+    }
+}
+
+/// Aborts the process where a panic unwinds through it (release builds abort anyway).
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+fn run<P, M>(mut worker: Worker<P, M>, idle: IdlePolicy, clock: MonotonicClock, stop: &AtomicBool)
+where
+    P: Port + AsFd,
+    M: FrameMemory,
+{
+    let mut now = clock.now();
+    let mut idle = Idle::new(idle, now);
+    // Pairs with the control thread's store; a turn late is soon enough.
+    while !stop.load(Ordering::Relaxed) {
+        let handled = worker.turn(now);
+        let answered = worker.answer_commands(now);
+        let worked = handled > 0 || answered > 0;
+        let before = now;
+        now = clock.now();
+        let tally = &mut worker.lanes.tally;
+        tally.turns = tally.turns.wrapping_add(1);
+        if worked {
+            let nanoseconds = now.0.saturating_sub(before.0);
+            tally.busy_ns = tally.busy_ns.wrapping_add(nanoseconds);
+        }
+        let sleep = idle.should_sleep(worked, now);
+        if worked || sleep || worker.lanes.tally.turns % TURNS_PER_STORE == 0 {
+            worker.store_counters();
+        }
+        if sleep {
+            now = sleep_until_work(&mut worker, &clock, stop);
+        }
+    }
+    worker.store_counters();
+}
+
+/// Sleeps until a frame, a hand-over, a request or a timer; returns the time after it.
+#[cold]
+fn sleep_until_work<P, M>(
+    worker: &mut Worker<P, M>,
+    clock: &MonotonicClock,
+    stop: &AtomicBool,
+) -> Tick
+where
+    P: Port + AsFd,
+    M: FrameMemory,
+{
+    let exchange = Arc::clone(worker.lanes.exchange());
+    let Some(inbox) = exchange.inbox(worker.lanes.id()) else {
+        return clock.now();
+    };
+    inbox.doorbell.raise();
+    if !worker.lanes.has_work() && !stop.load(Ordering::Relaxed) {
+        worker.reader.begin_sleep();
+        wait(worker, inbox.doorbell.as_fd());
+        worker.reader.end_sleep();
+    }
+    inbox.doorbell.lower();
+    clock.now()
+}
+
+/// File descriptors that one poll waits for at most: a worker's queues and its doorbell. Queues
+/// past that are looked at when the sleep ends by itself.
+const POLL_FDS_MAX: usize = 129;
+
+fn wait<P: Port + AsFd, M>(worker: &Worker<P, M>, doorbell: std::os::fd::BorrowedFd<'_>) {
+    let mut fds: [PollFd<'_>; POLL_FDS_MAX] =
+        std::array::from_fn(|_| PollFd::from_borrowed_fd(doorbell, PollFlags::IN));
+    let mut count = 1_usize;
+    let receiving = worker.lanes.queues.iter().filter(|queue| queue.receives);
+    for (fd, queue) in fds.iter_mut().skip(1).zip(receiving) {
+        *fd = PollFd::from_borrowed_fd(queue.port.as_fd(), PollFlags::IN);
+        count = count.saturating_add(1);
+    }
+    let timeout = Timespec {
+        tv_sec: 0,
+        tv_nsec: i64::from(SLEEP_MAX.subsec_nanos()),
+    };
+    // An interrupted or refused poll is a short sleep: the next turn looks at everything.
+    let _ignored = poll(fds.get_mut(..count).unwrap_or(&mut []), Some(&timeout));
+}

@@ -1,0 +1,349 @@
+//! Workers over ports without a kernel: every frame ends once, every chunk comes home.
+
+use super::*;
+use crate::clock::Tick;
+use crate::compile::Compiler;
+use crate::conntrack::{Shard, ShardConfig, TcpPickup, Timeouts};
+use crate::document::Source;
+use crate::packet::build;
+use crate::pipeline::{LinkRules, PipelineConfig, Steering};
+use crate::policy::{self, KnownLinks};
+use crate::port::{ChunkAddr, MemoryFrames, MemoryPort};
+use crate::snapshot::Publisher;
+use crate::sync::Arc;
+use crate::telemetry::CounterView;
+use crate::types::{DropReason, Generation, LinkId, PortSide, WorkerId};
+
+const CHUNK_SIZE: u32 = 256;
+const LINK: LinkId = LinkId(0);
+
+const POLICY: &str = r#"
+[security_groups.web]
+description = "web servers"
+ingress = [{ protocol = "udp", ports = "1-60000", from = ["192.0.2.0/24"] }]
+egress = []
+[interfaces.web-1]
+addresses = ["10.0.0.1"]
+groups = ["web"]
+"#;
+
+/// Workers that are turned by hand. Frames are written into chunks of the outside fill queue.
+struct Rig {
+    workers: Vec<Worker<MemoryPort, MemoryFrames>>,
+    exchange: Arc<Exchange>,
+    chunks: usize,
+    publisher: Publisher,
+    now: Tick,
+}
+
+struct Shape {
+    workers: u16,
+    /// Which of them have queues.
+    with_queues: u16,
+    chunks: u32,
+    inbox_frames: usize,
+    transmit_max: usize,
+}
+
+/// All traffic of a test: the frames are written before the memory is shared.
+fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
+    let source = Source::new("test.toml", POLICY);
+    let links = ["link".to_owned()];
+    let policy = policy::parse(&source, KnownLinks::Names(&links))
+        .unwrap()
+        .value;
+    let snapshot = Compiler::new()
+        .compile(&policy, &["link"], Generation(1))
+        .unwrap();
+    let (publisher, readers) = Publisher::new(Arc::new(snapshot), shape.workers);
+    let mut memory = MemoryFrames::new(shape.chunks, CHUNK_SIZE);
+    // Every chunk holds one of the frames; what a chunk holds is what arrives in it.
+    let all: Vec<ChunkAddr> = memory.chunks().collect();
+    for (chunk, bytes) in all.iter().zip(frames.iter().cycle()) {
+        drop_handle(memory.write(*chunk, bytes));
+    }
+    let memory = Arc::new(memory);
+    let receivers: Vec<WorkerId> = (0..shape.with_queues).map(WorkerId).collect();
+    let homes = ChunkHomes::new(shape.chunks, CHUNK_SIZE, receivers.clone());
+    let mut at_home = vec![Vec::new(); usize::from(shape.workers)];
+    for chunk in all {
+        at_home[homes.home(chunk).index()].push(chunk);
+    }
+    let counts: Vec<usize> = at_home.iter().map(Vec::len).collect();
+    let exchange = Arc::new(Exchange::new(&counts, shape.inbox_frames).unwrap());
+    let routes = Routes {
+        senders: vec![[receivers.clone(), receivers]],
+    };
+    let config = Arc::new(PipelineConfig {
+        links: vec![LinkRules::default()],
+        ..PipelineConfig::default()
+    });
+    let steering = Steering::new([5, 6], shape.workers);
+    let mut workers = Vec::new();
+    for ((index, reader), free) in readers.into_iter().enumerate().zip(at_home) {
+        let id = WorkerId(u16::try_from(index).unwrap());
+        let queues = if id.0 < shape.with_queues {
+            queues(shape)
+        } else {
+            Vec::new()
+        };
+        let shard = ShardConfig {
+            max_flows: 4096,
+            timeouts: Timeouts::default(),
+            tcp_pickup: TcpPickup::Rules,
+            tcp_strict: false,
+            seed: [7, u64::from(id.0)],
+        };
+        let lanes = Lanes::new(
+            id,
+            queues,
+            &routes,
+            vec![homes.clone()],
+            vec![free],
+            Arc::clone(&exchange),
+        );
+        let mut worker = Worker::new(WorkerSetup {
+            lanes,
+            memories: vec![Arc::clone(&memory)],
+            shard: Shard::new(&shard, Tick(0)),
+            reader,
+            config: Arc::clone(&config),
+            steering: steering.clone(),
+            burst: 64,
+        });
+        worker.lanes_mut().prefill();
+        workers.push(worker);
+    }
+    let chunks = shape.chunks as usize;
+    Rig {
+        workers,
+        exchange,
+        chunks,
+        publisher,
+        now: Tick::from_seconds(1),
+    }
+}
+
+/// A frame's handle is made again when its chunk arrives.
+fn drop_handle(frame: crate::port::Frame) {
+    drop(frame);
+}
+
+fn queues(shape: &Shape) -> Vec<OwnQueue<MemoryPort>> {
+    let queue = |side| OwnQueue {
+        link: LINK,
+        side,
+        queue: 0,
+        receives: true,
+        transmits: true,
+        port: MemoryPort {
+            transmit_max: shape.transmit_max,
+            fill_max: if side == PortSide::Outside {
+                usize::MAX
+            } else {
+                0
+            },
+            chunk_size: u64::from(CHUNK_SIZE),
+            ..MemoryPort::default()
+        },
+    };
+    PortSide::ALL.map(queue).into()
+}
+
+impl Rig {
+    /// Up to `count` frames arrive outside, in the chunks that worker 0 gave to its fill queue.
+    fn arrive(&mut self, worker: usize, count: usize, len: u32) -> usize {
+        let queues = self.workers[worker].lanes_mut().queues_mut();
+        let port = &mut queues[PortSide::Outside.index()].port;
+        let mut arrived = 0;
+        while arrived < count {
+            let Some(chunk) = port.fill.pop_front() else {
+                break;
+            };
+            port.incoming
+                .push_back(crate::port::Frame::new(chunk.0, len));
+            arrived += 1;
+        }
+        arrived
+    }
+
+    fn turn(&mut self) {
+        for worker in &mut self.workers {
+            worker.turn(self.now);
+            worker.store_counters();
+        }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..64 {
+            self.turn();
+        }
+    }
+
+    fn views(&self) -> Vec<CounterView> {
+        let id = |index: usize| WorkerId(u16::try_from(index).unwrap());
+        let view = |index| self.exchange.counters(id(index)).unwrap().view();
+        (0..self.workers.len()).map(view).collect()
+    }
+
+    /// Received = sent + dropped + in flight, and no chunk is lost or doubled.
+    #[track_caller]
+    fn check_ledger(&mut self) -> (u64, u64, u64) {
+        let views = self.views();
+        let received: u64 = views.iter().map(|view| view.tally.rx_packets).sum();
+        let sent: u64 = views.iter().map(|view| view.tally.tx_packets).sum();
+        let dropped: u64 = views.iter().flat_map(|view| view.tally.dropped).sum();
+        let in_flight: u64 = views.iter().map(|view| view.in_flight).sum();
+        assert_eq!(received, sent + dropped + in_flight);
+        let mut chunks: u64 = in_flight;
+        for worker in &mut self.workers {
+            let id = worker.lanes_mut().id();
+            chunks += worker.lanes_mut().free_chunks(LINK) as u64;
+            chunks += self.exchange.inbox(id).unwrap().returns.len() as u64;
+            for queue in worker.lanes_mut().queues_mut() {
+                let MemoryPort {
+                    incoming,
+                    outgoing,
+                    fill,
+                    ..
+                } = &queue.port;
+                chunks += (incoming.len() + outgoing.len() + fill.len()) as u64;
+            }
+        }
+        assert_eq!(chunks, self.chunks as u64, "every chunk is somewhere, once");
+        (received, sent, dropped)
+    }
+
+    fn dropped(&self, reason: DropReason) -> u64 {
+        self.views()
+            .iter()
+            .map(|view| view.tally.dropped[reason.index()])
+            .sum()
+    }
+}
+
+fn datagrams(count: u16) -> Vec<Vec<u8>> {
+    let frame = |port| {
+        build::v4("192.0.2.9", "10.0.0.1")
+            .udp(port, 53)
+            .payload(&[0; 18])
+            .build()
+    };
+    (0..count).map(|index| frame(1000 + index)).collect()
+}
+
+#[test]
+fn one_worker_forwards_and_every_chunk_comes_home() {
+    let frames = datagrams(64);
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 1,
+        with_queues: 1,
+        chunks: 256,
+        inbox_frames: 64,
+        transmit_max: 64,
+    };
+    let mut rig = rig(&shape, &frames);
+    let mut arrived = 0;
+    for _ in 0..1000 {
+        arrived += rig.arrive(0, 40, len) as u64;
+        rig.turn();
+        rig.check_ledger();
+    }
+    rig.settle();
+    assert_eq!(rig.check_ledger(), (arrived, arrived, 0));
+    assert_eq!(arrived, 40_000);
+}
+
+#[test]
+fn one_sided_hand_over_does_not_starve_the_receiver() {
+    // All frames arrive at worker 0; the flows of this test all belong to worker 1.
+    let steering = Steering::new([5, 6], 2);
+    let frames: Vec<Vec<u8>> = datagrams(400)
+        .into_iter()
+        .filter(|bytes| {
+            let crate::packet::Parsed::Ip(packet) = crate::packet::parse(bytes, bytes.len()) else {
+                panic!("a datagram");
+            };
+            let (key, _) = crate::packet::FlowKey::of(LINK, &packet).unwrap();
+            steering.owner(&key) == Some(WorkerId(1))
+        })
+        .collect();
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 2,
+        with_queues: 1,
+        chunks: 512,
+        inbox_frames: 512,
+        transmit_max: 512,
+    };
+    let mut rig = rig(&shape, &frames);
+    let mut arrived = 0_u64;
+    // As many as it takes to use each chunk two thousand times.
+    while arrived < 1_000_000 {
+        let now = rig.arrive(0, 64, len) as u64;
+        assert!(now > 0, "starved after {arrived} frames");
+        arrived += now;
+        rig.turn();
+    }
+    rig.settle();
+    assert_eq!(rig.check_ledger(), (arrived, arrived, 0));
+    assert_eq!(rig.views()[0].tally.handed_over, arrived);
+    assert_eq!(
+        rig.views()[1].tally.handed_over,
+        arrived,
+        "it has no queue: worker 0 sends"
+    );
+    assert_eq!(rig.views()[1].gauges.flows as usize, frames.len());
+}
+
+#[test]
+fn a_full_inbox_and_a_full_ring_drop_and_count() {
+    let frames = datagrams(256);
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 2,
+        with_queues: 1,
+        chunks: 512,
+        inbox_frames: 4,
+        transmit_max: 8,
+    };
+    let mut rig = rig(&shape, &frames);
+    let arrived = rig.arrive(0, 64, len) as u64;
+    rig.turn();
+    rig.check_ledger();
+    rig.settle();
+    let (received, sent, dropped) = rig.check_ledger();
+    assert_eq!(received, arrived);
+    assert!(rig.dropped(DropReason::HandoverFull) > 0);
+    assert!(rig.dropped(DropReason::TxFull) > 0);
+    assert_eq!(
+        dropped,
+        rig.dropped(DropReason::HandoverFull) + rig.dropped(DropReason::TxFull),
+        "nothing is dropped for another reason"
+    );
+    assert!(sent > 0);
+}
+
+#[test]
+fn a_new_policy_is_live_after_one_turn_of_each_worker() {
+    let shape = Shape {
+        workers: 2,
+        with_queues: 2,
+        chunks: 64,
+        inbox_frames: 64,
+        transmit_max: 64,
+    };
+    let mut rig = rig(&shape, &datagrams(4));
+    rig.turn();
+    let next = crate::snapshot::Snapshot::empty(Generation(2));
+    rig.publisher.publish(Arc::new(next));
+    assert!(rig.publisher.wait_live(std::time::Duration::ZERO).is_err());
+    rig.turn();
+    assert!(rig.publisher.wait_live(std::time::Duration::ZERO).is_ok());
+    let len = u32::try_from(datagrams(1)[0].len()).unwrap();
+    let arrived = rig.arrive(0, 8, len) as u64;
+    rig.settle();
+    assert_eq!(rig.check_ledger(), (arrived, 0, arrived));
+    assert_eq!(rig.dropped(DropReason::Unregistered), arrived);
+}

@@ -20,6 +20,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
+use portcullis::compile::sample::Random;
 use portcullis::conntrack::{Shard, ShardConfig, TcpPickup, Timeouts};
 use portcullis::document::Source;
 use portcullis::packet::build;
@@ -29,7 +30,7 @@ use portcullis::pipeline::{
 use portcullis::policy::{self, KnownLinks};
 use portcullis::snapshot::Snapshot;
 use portcullis::types::{DropReason, Generation, LinkId, PassReason, PortSide, Verdict};
-use support::{Random, count_allocations};
+use support::count_allocations;
 
 const FRAME_BYTES: usize = 60;
 /// Offsets in an untagged IPv4 frame.
@@ -169,10 +170,10 @@ fn draws(first: u8, flows: u32) -> Vec<Flow> {
         .collect();
     (0..DRAWS)
         .map(|_| {
-            let index = random.below(flows);
-            all.get(index as usize)
+            let index = random.below(flows as usize);
+            all.get(index)
                 .copied()
-                .unwrap_or_else(|| Flow::new(first, index))
+                .unwrap_or_else(|| Flow::new(first, index as u32))
         })
         .collect()
 }

@@ -88,7 +88,14 @@ fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
             Vec::new()
         };
         let homes = vec![homes.clone()];
-        let lanes = Lanes::new(id, queues, &routes, homes, vec![free], Arc::clone(&exchange));
+        let lanes = Lanes::new(
+            id,
+            queues,
+            &routes,
+            homes,
+            vec![free],
+            Arc::clone(&exchange),
+        );
         let mut worker = Worker::new(WorkerSetup {
             lanes,
             memories: vec![Arc::clone(&memory)],

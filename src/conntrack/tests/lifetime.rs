@@ -1,6 +1,7 @@
 //! Timers, deadlines and what happens at the edges of a flow's life.
 
 use super::*;
+use crate::packet::{Family, KeyKind};
 
 const CLIENT: (u32, u16) = (0x0a00_0001, 5_000);
 const SERVER: (u32, u16) = (0x0a00_0002, 53);
@@ -325,6 +326,54 @@ fn ipv6_flows_that_share_their_low_halves_are_apart() {
         );
     }
     shard.check();
+}
+
+#[test]
+fn find_compares_the_whole_key_even_under_the_same_hash() {
+    let mut shard = shard(8);
+    let addresses = Addresses::V6 {
+        source: 5 << 64 | 1,
+        destination: 9 << 64 | 2,
+    };
+    let ports = Transport::Udp {
+        source_port: 3,
+        destination_port: 4,
+    };
+    for addresses in [addresses, v4(1, 2)] {
+        let packet = packet(addresses, protocol::UDP, ports);
+        open(&mut shard, &packet, seconds(0)).unwrap();
+        let (key, _) = key_of(&packet);
+        let hash = shard.hash(&key);
+        assert!(shard.find(&key, hash, seconds(0)).is_some());
+        let others: [fn(&mut FlowKey); 12] = [
+            |key| key.low ^= 1,
+            |key| key.low ^= 1 << 64,
+            |key| key.high ^= 1 << 127,
+            |key| key.high ^= 2,
+            |key| key.low_port ^= 1 << 15,
+            |key| key.high_port ^= 1,
+            |key| key.protocol = 6,
+            |key| key.link = LinkId(0),
+            |key| key.kind = KeyKind::QueryFromLow,
+            |key| key.vlan.outer = Some(0),
+            |key| key.vlan.inner = Some(0),
+            |key| {
+                key.family = match key.family {
+                    Family::V4 => Family::V6,
+                    Family::V6 => Family::V4,
+                }
+            },
+        ];
+        for (number, change) in others.iter().enumerate() {
+            let mut other = key;
+            change(&mut other);
+            let is_v4 = other.family == Family::V4;
+            if is_v4 && key.family == Family::V4 && (other.low | other.high) >> 32 != 0 {
+                continue; // No IPv4 key has these bits.
+            }
+            assert_eq!(shard.find(&other, hash, seconds(0)), None, "{number}");
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! Verdicts on a miss, and compilation: nanoseconds a question for policies of 10 to 10,000 rules
 //! with remote addresses in random order, and the time that a policy takes to compile.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark that cannot be set up has to stop"
+)]
+
 use std::hint::black_box;
 use std::time::Duration;
 

@@ -6,9 +6,9 @@
 //! predicted. `cargo bench --bench parse`; before it measures it asserts that parsing and hashing
 //! allocate nothing.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod support;
+
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use etherparse::{LaxSlicedPacket, SlicedPacket};
@@ -18,30 +18,6 @@ use portcullis::types::LinkId;
 
 /// Frames of a burst: the worker's batch.
 const BURST: u32 = 64;
-
-/// Counts what is allocated, and leaves the work to the system's allocator.
-struct CountingAllocator;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[expect(unsafe_code, reason = "an allocator has no safe form")]
-// SAFETY: every call is handed to `System` unchanged, which keeps the contract; the count is no part
-// of it.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's layout, as the caller guarantees it.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the pointer comes from `alloc` above, that is from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// A burst of one kind of frame.
 struct Case {
@@ -103,11 +79,11 @@ fn parse_and_hash(hasher: &FlowHasher, frame: &[u8]) -> u64 {
 }
 
 fn assert_no_allocation(case: &Case, hasher: &FlowHasher) {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    for frame in &case.frames {
-        black_box(parse_and_hash(hasher, black_box(frame)));
-    }
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let allocations = support::count_allocations(|| {
+        for frame in &case.frames {
+            black_box(parse_and_hash(hasher, black_box(frame)));
+        }
+    });
     assert_eq!(allocations, 0, "{}", case.name);
 }
 

@@ -7,6 +7,11 @@
 //! prefetch over the batch; it is measured by the same harness, rewriting included.
 //!
 //! `PORTCULLIS_BENCH_FLOWS=8000000` adds a row of that many flows.
+#![expect(
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "a benchmark may end"
+)]
 
 mod support;
 
@@ -15,6 +20,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
+use portcullis::compile::sample::Random;
 use portcullis::conntrack::{Shard, ShardConfig, TcpPickup, Timeouts};
 use portcullis::document::Source;
 use portcullis::packet::build;
@@ -24,7 +30,7 @@ use portcullis::pipeline::{
 use portcullis::policy::{self, KnownLinks};
 use portcullis::snapshot::Snapshot;
 use portcullis::types::{DropReason, Generation, LinkId, PassReason, PortSide, Verdict};
-use support::{Random, count_allocations};
+use support::count_allocations;
 
 const FRAME_BYTES: usize = 60;
 /// Offsets in an untagged IPv4 frame.
@@ -164,10 +170,10 @@ fn draws(first: u8, flows: u32) -> Vec<Flow> {
         .collect();
     (0..DRAWS)
         .map(|_| {
-            let index = random.below(flows);
-            all.get(index as usize)
+            let index = random.below(flows as usize);
+            all.get(index)
                 .copied()
-                .unwrap_or_else(|| Flow::new(first, index))
+                .unwrap_or_else(|| Flow::new(first, index as u32))
         })
         .collect()
 }

@@ -153,8 +153,11 @@ fn switch(
     earlier: &Earlier,
 ) -> Result<Mode, XdpError> {
     device.set_flags(netlink, libc::IFF_UP, false)?;
-    set_program(netlink, device, None, earlier.mode, earlier.condition())
-        .map_err(|e| refused(device, earlier.mode, e))?;
+    if let Err(e) = set_program(netlink, device, None, earlier.mode, earlier.condition()) {
+        // Still in force, so the device may come up again.
+        device.set_flags(netlink, libc::IFF_UP, true)?;
+        return Err(refused(device, earlier.mode, e));
+    }
     let switched = set_program(netlink, device, Some(program), mode, Condition::Free)
         .map_err(|e| refused(device, mode, e));
     if switched.is_err() {

@@ -239,3 +239,6 @@ impl From<io::Result<()>> for Kick {
 fn saturate(limit: usize) -> u32 {
     u32::try_from(limit).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

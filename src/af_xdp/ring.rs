@@ -363,4 +363,4 @@ impl<T> fmt::Debug for ConsumerRing<T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,7 +1,8 @@
 //! The sockets of a link: which ones its ports need, and binding them to one memory in one mode.
 
-use super::device::{Device, Mode};
+use super::device::Mode;
 use super::error::XdpError;
+use super::ethtool::Channels;
 use super::live::LivePort;
 use super::options::{LinkOptions, ZeroCopy};
 use super::socket::{BindError, CopyMode, QueueAddress, Rings, Socket, bind_action};
@@ -43,11 +44,12 @@ pub(super) fn open_sockets(
     notes: &mut Vec<String>,
 ) -> Result<OpenSockets, XdpError> {
     let [inside, outside] = ports;
-    let mut plans = socket_plans(PortSide::Inside, &inside.device, &outside.device);
+    let (inside_queues, outside_queues) = (inside.device.queues, outside.device.queues);
+    let mut plans = socket_plans(PortSide::Inside, inside_queues, outside_queues);
     plans.extend(socket_plans(
         PortSide::Outside,
-        &outside.device,
-        &inside.device,
+        outside_queues,
+        inside_queues,
     ));
     check_frames(options, plans.len(), notes)?;
     let umem = Umem::new(options.frames, options.frame_size, options.huge_pages)?;
@@ -94,9 +96,9 @@ pub(super) fn open_sockets(
 
 /// The sockets that a port needs: one for each receive queue, and as many transmit queues as the
 /// other port has receive queues, so that queue i sends what the other port's queue i received.
-fn socket_plans(side: PortSide, port: &Device, other: &Device) -> Vec<SocketPlan> {
-    let (rx, tx) = (port.queues.rx, port.queues.tx);
-    (0..rx.max(tx.min(other.queues.rx)))
+fn socket_plans(side: PortSide, port: Channels, other: Channels) -> Vec<SocketPlan> {
+    let Channels { rx, tx } = port;
+    (0..rx.max(tx.min(other.rx)))
         .map(|queue| SocketPlan {
             side,
             queue,
@@ -151,7 +153,7 @@ impl BindAllError {
         match error {
             BindError::Busy => XdpError::QueueBusy { device, queue },
             BindError::Refused(source) => refused(device, queue, source),
-            BindError::Other(error) => error,
+            BindError::Other(error) => *error,
         }
     }
 
@@ -201,4 +203,44 @@ fn bind_all(
         });
     }
     Ok(open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (queue, receives, transmits) of a port with these queues beside another.
+    fn plans(rx: u32, tx: u32, other_rx: u32) -> Vec<(u32, bool, bool)> {
+        let other = Channels {
+            rx: other_rx,
+            tx: 1,
+        };
+        let plans = socket_plans(PortSide::Inside, Channels { rx, tx }, other);
+        plans
+            .into_iter()
+            .map(|plan| (plan.queue, plan.receives, plan.transmits))
+            .collect()
+    }
+
+    #[test]
+    fn equal_ports_have_a_socket_for_each_queue() {
+        assert_eq!(plans(2, 2, 2), [(0, true, true), (1, true, true)]);
+    }
+
+    #[test]
+    fn a_port_sends_on_as_many_queues_as_the_other_receives_on() {
+        assert_eq!(
+            plans(1, 8, 3),
+            [(0, true, true), (1, false, true), (2, false, true)]
+        );
+        assert_eq!(plans(1, 2, 3), [(0, true, true), (1, false, true)]);
+    }
+
+    #[test]
+    fn a_queue_beyond_the_transmit_queues_only_receives() {
+        assert_eq!(
+            plans(3, 1, 1),
+            [(0, true, true), (1, true, false), (2, true, false)]
+        );
+    }
 }

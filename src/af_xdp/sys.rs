@@ -213,6 +213,7 @@ pub(super) unsafe fn ethtool(
         data: *mut u8,
         rest: [u8; 16],
     }
+    const _: () = assert!(size_of::<Request>() >= size_of::<libc::ifreq>());
     let mut request = Request {
         name: [0; libc::IFNAMSIZ],
         data: buffer.as_mut_ptr(),

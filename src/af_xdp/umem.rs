@@ -226,7 +226,10 @@ impl FrameMemory for Umem {
         if !self.holds(frame.addr(), frame.len()) {
             return &[];
         }
-        let at = self.start.saturating_add(frame.addr() as usize);
+        // On 64 bits the conversion is free and cannot fail; elsewhere `holds` has bounded it.
+        let at = self
+            .start
+            .saturating_add(usize::try_from(frame.addr()).unwrap_or(usize::MAX));
         // SAFETY: `holds` says that the packet lies inside of the area, which lies in the mapping.
         let first = unsafe { self.mapping.base().add(at) };
         // SAFETY: the range is inside of the mapping, which lives as long as `self`, and was

@@ -361,4 +361,5 @@ fn peer_text(policy: &Policy, peer: Peer) -> Box<str> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests;

@@ -5,6 +5,7 @@
 //! any-address rules at the front, offices and partners as prefix lists and single prefixes,
 //! monitoring and bastion groups that reach everything, and a minority of IPv6.
 
+use hashbrown::HashSet;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::policy::{
@@ -17,11 +18,17 @@ use crate::types::{GroupId, InterfaceId, PrefixListId, RuleId};
 const RULES_PER_GROUP: usize = 10;
 /// Groups before the ordinary ones: default, bastion, monitoring.
 const SPECIAL_GROUPS: usize = 3;
+/// How often a rule that exists already is drawn anew, on average.
+const ATTEMPTS_PER_RULE: usize = 50;
 /// Ports that services listen on.
 const SERVICE_PORTS: [u16; 24] = [
     22, 53, 80, 123, 389, 443, 636, 1433, 2049, 3000, 3306, 4317, 5432, 5672, 6379, 6443, 8080,
     8125, 8443, 9042, 9090, 9092, 9100, 27017,
 ];
+/// First number of a large group's rules.
+const LARGE_GROUP_RULES_FIRST: usize = 1 << 32;
+/// First ports of the ranges of a hundred that services use.
+const RANGE_STARTS: [u16; 8] = [1024, 2000, 3000, 8000, 9000, 20_000, 30_000, 49_152];
 const TIERS: [&str; 6] = ["lb", "web", "app", "cache", "queue", "db"];
 const ENVIRONMENTS: [&str; 4] = ["prod", "staging", "test", "dev"];
 
@@ -100,24 +107,23 @@ pub fn policy(size: Size, seed: u64) -> Policy {
     }
 }
 
-/// One group of `rules` rules on one interface: the hardest shape for a single program.
+/// One group of `rules` rules on the first interface, which has no other: the hardest shape for a
+/// single program. The other groups are there to be referred to.
 #[must_use]
 pub fn one_large_group(rules: usize, seed: u64) -> Policy {
-    let mut made = policy(
-        Size {
-            rules: 1,
-            interfaces: 200,
-        },
-        seed,
-    );
+    let size = Size {
+        rules: 500,
+        interfaces: 500,
+    };
+    let mut made = policy(size, seed);
     let mut maker = Maker {
         random: Random::new(!seed),
         groups: made.groups.len(),
-        rules: 1 << 20,
+        // Ids that the other groups do not use.
+        rules: LARGE_GROUP_RULES_FIRST,
     };
     let lists = made.prefix_lists.len();
-    let large = (0..rules).map(|_| maker.rule(lists)).collect();
-    // The last group is an ordinary one; the first interface has it alone.
+    let large = maker.many(rules, lists);
     if let (Some(group), Some(interface)) = (made.groups.last_mut(), made.interfaces.first_mut()) {
         group.ingress = large;
         interface.groups = vec![GroupIndex(index_u32(maker.groups - 1))];
@@ -196,21 +202,31 @@ impl Maker {
         }
     }
 
+    /// So many rules without duplicates.
     fn many(&mut self, count: usize, lists: usize) -> Vec<Rule> {
-        (0..count).map(|_| self.rule(lists)).collect()
+        let mut taken = HashSet::new();
+        let mut rules = Vec::with_capacity(count);
+        for _ in 0..count.saturating_mul(ATTEMPTS_PER_RULE) {
+            if rules.len() == count {
+                break;
+            }
+            let (service, peer) = (self.service(), self.peer(lists));
+            if taken.insert((service, peer)) {
+                rules.push(self.new_rule(service, peer));
+            }
+        }
+        rules
     }
 
-    fn rule(&mut self, lists: usize) -> Rule {
-        let service = self.service();
-        let peer = match self.random.below(100) {
+    fn peer(&mut self, lists: usize) -> Peer {
+        match self.random.below(100) {
             0..40 => Peer::Group(GroupIndex(index_u32(self.random.below(self.groups)))),
             40..50 => Peer::PrefixList(PrefixListIndex(index_u32(self.random.below(lists)))),
             50..56 => any_v4(),
             56..59 => any_v6(),
             59..80 => peer_of(self.inside_prefix()),
             _ => peer_of(self.outside_prefix()),
-        };
-        self.new_rule(service, peer)
+        }
     }
 
     fn service(&mut self) -> Service {
@@ -218,7 +234,7 @@ impl Maker {
         match self.random.below(100) {
             0..70 => tcp(port, port),
             70..78 => {
-                let from = 1024 + self.random.below(40) as u16 * 1000;
+                let from = *self.random.pick(&RANGE_STARTS);
                 tcp(from, from + 99)
             }
             78..82 => tcp(0, u16::MAX),

@@ -85,6 +85,7 @@ pub(super) fn sweep<K: Point, E>(
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use std::convert::Infallible;
 

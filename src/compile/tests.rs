@@ -196,7 +196,7 @@ fn realistic_policies_agree_with_the_oracle() {
                 let interface = if round % 3 == 0 {
                     0
                 } else {
-                    random.below(interfaces)
+                    random.below(policy.interfaces.len())
                 };
                 let question = random_question(policy, &mut random);
                 for direction in both() {
@@ -408,4 +408,36 @@ fn owners_anywhere_finds_every_link_and_vlan() {
     assert_eq!(found("10.0.0.9"), [InterfaceRef(0), InterfaceRef(1)]);
     assert_eq!(found("10.0.0.8"), [InterfaceRef(0)]);
     assert_eq!(found("10.0.1.8"), []);
+}
+
+/// Memory stays linear although every other interface is in a group that is every group's peer: a
+/// fifth of the size that has to fit 200 MB.
+#[test]
+fn a_group_that_all_others_name_is_stored_once() {
+    let size = sample::Size {
+        rules: 20_000,
+        interfaces: 20_000,
+    };
+    let mut policy = sample::policy(size, 5);
+    for (group, number) in policy.groups.iter_mut().zip(0..) {
+        group
+            .ingress
+            .push(rule(number, Service::All, Peer::Group(GroupIndex(0))));
+    }
+    for interface in policy.interfaces.iter_mut().step_by(2) {
+        if !interface.groups.contains(&GroupIndex(0)) {
+            interface.groups.push(GroupIndex(0));
+        }
+    }
+    let snapshot = Compiler::new()
+        .compile(&policy, &["link"], Generation(1))
+        .unwrap();
+    let stats = snapshot.stats();
+    assert!(stats.bytes < 40_000_000, "{stats:?}");
+    let mut random = sample::Random::new(6);
+    for _ in 0..40 {
+        let interface = random.below(policy.interfaces.len());
+        let question = random_question(&policy, &mut random);
+        agree(&policy, &snapshot, interface, Direction::Ingress, &question).unwrap();
+    }
 }

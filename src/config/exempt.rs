@@ -7,7 +7,10 @@ use ipnet::IpNet;
 
 use super::section::Section;
 use super::{Exempt, ExemptPort, PortProtocol};
-use crate::document::{Diagnostic, Diagnostics, Table, Text, quoted};
+use crate::document::{Diagnostic, Diagnostics, Table, Text, Value, quoted};
+
+/// Most entries of each list: each is asked for every packet.
+const ITEMS_MAX: usize = 1_024;
 
 /// Ethertypes begin here; what is less is the length of an 802.3 frame.
 const ETHERTYPE_MIN: u16 = 0x0600;
@@ -28,36 +31,42 @@ pub(super) fn read_exempt(root: &Table<'_>, diagnostics: &mut Diagnostics) -> Ex
     let keys = ["addresses", "ports", "ethertypes"];
     let mut section = Section::open(root, "exempt", &keys, diagnostics);
     let mut exempt = Exempt::default();
-    for item in section.items("addresses") {
+    for item in items(&mut section, "addresses") {
         let text = item.string(section.diagnostics());
         if let Some(prefix) = text.and_then(|text| read_address(&text, section.diagnostics())) {
             push_once(&mut exempt.addresses, prefix);
         }
     }
-    for item in section.items("ports") {
+    for item in items(&mut section, "ports") {
         let text = item.string(section.diagnostics());
         if let Some(port) = text.and_then(|text| read_port(&text, section.diagnostics())) {
             push_once(&mut exempt.ports, port);
         }
     }
-    for item in section.items("ethertypes") {
-        let Some(number) = item.integer(section.diagnostics()) else {
-            continue;
-        };
-        match check_ethertype(number) {
-            Ok(ethertype) => {
-                if ethertype == ETHERTYPE_ARP {
-                    let warning = Diagnostic::warning("ARP is let through unchecked")
-                        .at(item.span())
-                        .help("leave 0x0806 out: honest ARP passes anyway");
-                    section.diagnostics().push(warning);
-                }
-                push_once(&mut exempt.ethertypes, ethertype);
-            }
-            Err(problem) => section.diagnostics().push(problem.at(item.span())),
+    for item in items(&mut section, "ethertypes") {
+        let ethertype = read_ethertype(&item, section.diagnostics());
+        if let Some(ethertype) = ethertype {
+            push_once(&mut exempt.ethertypes, ethertype);
         }
     }
     exempt
+}
+
+/// The items of a list; too many are refused, since each costs every packet.
+fn items<'d>(section: &mut Section<'d, '_>, key: &str) -> Vec<Value<'d>> {
+    let mut items = section.items(key);
+    if let Some(extra) = items.get(ITEMS_MAX) {
+        let problem = Diagnostic::error(format!(
+            "`{key}` has {} entries; {ITEMS_MAX} is the most",
+            items.len()
+        ));
+        let help = "join addresses into prefixes, or let rules say what passes";
+        section
+            .diagnostics()
+            .push(problem.at(extra.span()).help(help));
+        items.truncate(ITEMS_MAX);
+    }
+    items
 }
 
 fn push_once<T: PartialEq>(list: &mut Vec<T>, item: T) {
@@ -126,20 +135,29 @@ fn read_port(text: &Text<'_>, diagnostics: &mut Diagnostics) -> Option<ExemptPor
     parsed
 }
 
-fn check_ethertype(number: i64) -> Result<u16, Diagnostic> {
+fn read_ethertype(item: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<u16> {
+    let number = item.integer(diagnostics)?;
     let ethertype = u16::try_from(number)
         .ok()
         .filter(|one| *one >= ETHERTYPE_MIN);
     let Some(ethertype) = ethertype else {
         let message = format!("an ethertype is from 0x0600 to 0xffff, not {number}");
-        return Err(Diagnostic::error(message).help("write it as 0x88cc"));
+        let problem = Diagnostic::error(message).at(item.span());
+        diagnostics.push(problem.help("write it as 0x88cc"));
+        return None;
     };
-    match ETHERTYPES_REFUSED
-        .iter()
-        .find(|(refused, _)| *refused == ethertype)
-    {
-        Some((_, why)) => Err(Diagnostic::error(format!("0x{ethertype:04x} is {why}"))
-            .help("leave it out, and let rules or `addresses` say what passes")),
-        None => Ok(ethertype),
+    let refused = ETHERTYPES_REFUSED.iter().find(|(one, _)| *one == ethertype);
+    if let Some((_, why)) = refused {
+        let problem = Diagnostic::error(format!("0x{ethertype:04x} is {why}")).at(item.span());
+        let help = "leave it out, and let rules or `addresses` say what passes";
+        diagnostics.push(problem.help(help));
+        return None;
     }
+    if ethertype == ETHERTYPE_ARP {
+        let warning = Diagnostic::warning("ARP is let through unchecked")
+            .at(item.span())
+            .help("leave 0x0806 out: honest ARP passes anyway");
+        diagnostics.push(warning);
+    }
+    Some(ethertype)
 }

@@ -21,7 +21,7 @@ pub use model::{
     Limits, Link, Metrics, OnExit, OnRuleRemoved, PerInterface, PortProtocol, Quotas, TcpPickup,
     Timeouts, Umem, Unregistered, Workers, XdpMode,
 };
-pub use parse::{load, parse};
+pub use parse::{KEYS, load, parse};
 
 #[cfg(test)]
 mod tests;

@@ -15,8 +15,8 @@ use crate::document::{self, Checked, Diagnostic, Diagnostics, Report, Severity, 
 /// Longest path of a Unix socket: `sun_path` is 108 bytes with its end (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Keys at the top of the file.
-const KEYS: [&str; 14] = [
+/// Keys at the top of the file; a policy has none of them.
+pub const KEYS: [&str; 14] = [
     "policy",
     "control_socket",
     "control",
@@ -213,13 +213,14 @@ fn read_cores(section: &mut Section<'_, '_>) -> Vec<usize> {
     let mut cores: Vec<usize> = Vec::new();
     let mut places: Vec<document::Span> = Vec::new();
     let items = section.items("cores");
-    if let Some(value) = section.value("cores").filter(|_| items.is_empty()) {
-        if value.as_array().is_some() {
-            let problem = Diagnostic::error("`cores` is empty, so no worker would run")
-                .at(value.span())
-                .help("name a core for each worker, as in cores = [2, 3], or leave it out");
-            section.diagnostics().push(problem);
-        }
+    let empty = section
+        .value("cores")
+        .filter(|value| value.as_array().is_some_and(|items| items.is_empty()));
+    if let Some(value) = empty {
+        let problem = Diagnostic::error("`cores` is empty, so no worker would run")
+            .at(value.span())
+            .help("name a core for each worker, as in cores = [2, 3], or leave it out");
+        section.diagnostics().push(problem);
     }
     for item in &items {
         let Some(number) = item.integer(section.diagnostics()) else {

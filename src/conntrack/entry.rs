@@ -48,6 +48,13 @@ pub(super) struct Sides<T> {
 }
 
 impl<T: Copy> Sides<T> {
+    const fn both(value: T) -> Self {
+        Self {
+            original: value,
+            reply: value,
+        }
+    }
+
     #[inline]
     pub(super) fn of(&self, side: Side) -> T {
         match side {
@@ -117,6 +124,7 @@ pub(super) struct Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() == 64 && align_of::<Entry>() == 64);
+const _: () = assert!(std::mem::offset_of!(Entry, marks) == 56);
 const _: () = assert!(std::mem::offset_of!(Entry, deadline_high) == 62);
 const _: () = assert!(LinkId::COUNT_MAX <= 64, "six bits of `link_kind`");
 
@@ -201,26 +209,11 @@ impl Entry {
         wire: 0,
         deadline_low: 0,
         generation: 0,
-        end: Sides {
-            original: 0,
-            reply: 0,
-        },
-        ack: Sides {
-            original: 0,
-            reply: 0,
-        },
-        bytes: Sides {
-            original: 0,
-            reply: 0,
-        },
-        packets: Sides {
-            original: 0,
-            reply: 0,
-        },
-        window: Sides {
-            original: 0,
-            reply: 0,
-        },
+        end: Sides::both(0),
+        ack: Sides::both(0),
+        bytes: Sides::both(0),
+        packets: Sides::both(0),
+        window: Sides::both(0),
         marks: 0,
         protocol: 0,
         link_kind: 0,
@@ -481,14 +474,8 @@ impl Cold {
         isn: 0,
         challenge: 0,
         started: 0,
-        packets_carry: Sides {
-            original: 0,
-            reply: 0,
-        },
-        bytes_carry: Sides {
-            original: 0,
-            reply: 0,
-        },
+        packets_carry: Sides::both(0),
+        bytes_carry: Sides::both(0),
     };
 
     /// The cold part of a flow that opens now.

@@ -16,6 +16,11 @@
 //!
 //! `entries`, `colds`, `timers` and `v6` are parallel arrays, numbered by [`FlowIndex`].
 //!
+//! A hit reads one bucket and one entry. The cold part is written when a flow opens and when a hot
+//! counter overflows; it is where bytes can still be saved: the carries are of use to one flow in
+//! many (a small shared table would do), the two sequence numbers need 16 bits each, and rule and
+//! interface could share one number.
+//!
 //! # Time
 //! A flow is dead for every lookup from its deadline on, whether or not its memory has been taken
 //! back. Taking back is the sweep of `timers` (timer.rs): it replaces the timing wheel that other
@@ -41,9 +46,13 @@ mod config;
 mod entry;
 mod flow;
 mod index;
+#[cfg(test)]
+mod oracle;
 mod shard;
 mod table;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 pub use config::{ShardConfig, TIMEOUT_MAX, TcpPickup, Timeouts};

@@ -16,8 +16,8 @@ use crate::types::{Generation, RuleSlot, protocol};
 /// A fixed-memory connection table that one worker owns. See the module for the layout.
 #[derive(Debug)]
 pub struct Shard {
-    table: Table,
-    timers: Timers,
+    pub(super) table: Table,
+    pub(super) timers: Timers,
     /// Timeouts in beats, by state.
     spans: [u32; FlowState::COUNT],
     tcp_pickup: TcpPickup,

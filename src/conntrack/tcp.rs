@@ -283,7 +283,7 @@ fn synchronized(
         };
     }
     learn(entry, side, segment);
-    if flags.fin() {
+    if entry.has(Mark::Fin, side) {
         entry.state = Some(FlowState::Closing);
     }
     finish_close(entry);
@@ -427,33 +427,36 @@ fn is_in_window(entry: &Entry, side: Side, segment: &TcpHeader) -> bool {
     let (end, ack) = (end_of(segment), segment.acknowledgment);
     let sent = entry.end.of(side);
     let is_lenient = entry.marks & MARK_LENIENT != 0;
-    // Not beyond what the receiver has room for.
-    if entry.has(Mark::Acked, other) {
-        let right = entry.ack.of(other).wrapping_add(window(entry, other));
-        if is_after(segment.sequence, right) {
+    let is_sent_known = entry.has(Mark::Seen, side) || is_lenient;
+    // Not beyond what the receiver has room for, as of its last acknowledgment.
+    let is_acked = entry.has(Mark::Acked, other);
+    if is_acked || is_sent_known {
+        let from = if is_acked { entry.ack.of(other) } else { sent };
+        let right = from.wrapping_add(window(entry, other));
+        if !is_up_to(segment.sequence, right) {
             return false;
         }
     }
     // Not older than a window.
-    if entry.has(Mark::Seen, side) || is_lenient {
+    if is_sent_known {
         let left = sent.wrapping_sub(window(entry, other));
-        if is_after(left, end) {
+        if !is_up_to(left, end) {
             return false;
         }
     }
-    if entry.has(Mark::Fin, side) && is_after(end, sent) {
+    if entry.has(Mark::Fin, side) && !is_up_to(end, sent) {
         return false;
     }
     // Acknowledges what was sent, and not too long ago.
     if entry.has(Mark::Seen, other) {
         let sent = entry.end.of(other);
         let lag = window(entry, side).max(ACK_LAG_MIN);
-        if is_after(ack, sent) || is_after(sent.wrapping_sub(lag), ack) {
+        if !is_up_to(ack, sent) || !is_up_to(sent.wrapping_sub(lag), ack) {
             return false;
         }
     }
     // A FIN ends the stream: there is no end behind it.
-    !segment.flags.fin() || !is_after(sent, end) || !entry.has(Mark::Seen, side)
+    !segment.flags.fin() || !is_sent_known || is_up_to(sent, end)
 }
 
 /// Whether the receiver would obey this RST, as far as one can tell from the middle.
@@ -490,8 +493,14 @@ fn is_after(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).cast_signed() > 0
 }
 
+/// Whether `a` is `b` or comes before it. Of two numbers half the space apart, neither is.
+#[inline]
+fn is_up_to(a: u32, b: u32) -> bool {
+    b.wrapping_sub(a).cast_signed() >= 0
+}
+
 /// Whether `value` is in `from..=to`.
 #[inline]
 fn is_within(value: u32, from: u32, to: u32) -> bool {
-    !is_after(from, value) && !is_after(value, to)
+    is_up_to(from, value) && is_up_to(value, to)
 }

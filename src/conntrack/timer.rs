@@ -125,7 +125,7 @@ impl Timers {
     /// Whether a lap is under way or would begin now.
     #[inline]
     pub(super) fn is_due(&self, now: Beat) -> bool {
-        self.hand != 0 || now.unit() > self.lap_unit
+        self.hand != 0 || now.unit() > self.lap_unit || now.0 == Beat::MAX
     }
 
     /// Reads on from where the last call stopped, and names at most `entries_max` due entries to
@@ -173,7 +173,9 @@ impl Timers {
 
     fn begin_lap(&mut self, now: Beat) {
         let unit = now.unit().max(self.lap_unit);
-        self.is_full_lap = unit.saturating_sub(self.lap_unit) > AHEAD_MAX;
+        let ahead = unit.saturating_sub(self.lap_unit);
+        // At the end of time nothing is due any more, and everything is dead.
+        self.is_full_lap = ahead > AHEAD_MAX || now.0 == Beat::MAX;
         self.lap_unit = unit;
     }
 
@@ -222,7 +224,8 @@ impl Timers {
         let timer = self.timers[entry as usize];
         assert_ne!(timer, IDLE, "a live entry without a timer");
         let ahead = timer.wrapping_sub(truncate(self.lap_unit)).cast_signed();
-        let late = i64::from(ahead) - (deadline.unit_after() as i64 - self.lap_unit as i64);
+        let late =
+            i64::from(ahead) - (deadline.unit_after().cast_signed() - self.lap_unit.cast_signed());
         let is_pending_full = self.is_full_lap && entry as usize >= self.hand;
         assert!(
             late <= 1 || ahead <= 1 || is_pending_full,

@@ -13,7 +13,7 @@ use super::command::{Applied, ApplyRequest, Command, Refusal};
 use super::explain::explain;
 use super::flows;
 use super::publish::PolicyState;
-use super::status::{ConntrackStatus, LinkStatus, SnapshotStatus, Status, WorkerStatus, reasons};
+use super::status::{ConntrackStatus, LinkStatus, SnapshotStatus, Status, WorkerStatus};
 use crate::clock::{MonotonicClock, Tick};
 use crate::document::{Checked, Report, Source};
 use crate::policy::{self, KnownLinks, Policy};
@@ -236,13 +236,7 @@ impl Controller {
                 status,
             )
         };
-        let mut conntrack = ConntrackStatus {
-            flows: 0,
-            max_flows: self.setup.max_flows,
-            evicted: 0,
-            refused: 0,
-            picked_up: 0,
-        };
+        let mut conntrack = ConntrackStatus::new(self.setup.max_flows);
         let mut workers = Vec::new();
         for (index, &core) in self.setup.cores.iter().enumerate() {
             let worker = WorkerId(u16::try_from(index).unwrap_or(u16::MAX));
@@ -250,35 +244,15 @@ impl Controller {
                 continue;
             };
             let view = counters.view();
-            conntrack.flows += view.gauges.flows;
-            conntrack.evicted += view.gauges.evicted;
-            conntrack.refused += view.gauges.refused;
-            conntrack.picked_up += view.gauges.picked_up;
-            let (passed, dropped) = reasons(&view);
+            conntrack.add(&view.gauges);
             let used = generations.iter().find(|(id, _, _)| *id == worker);
-            let busy = Duration::from_nanos(view.tally.busy_ns);
-            workers.push(WorkerStatus {
-                core,
-                rx_packets: view.tally.rx_packets,
-                rx_bytes: view.tally.rx_bytes,
-                tx_packets: view.tally.tx_packets,
-                tx_bytes: view.tally.tx_bytes,
-                passed,
-                dropped,
-                in_flight: view.in_flight,
-                handed_over: view.tally.handed_over,
-                flows: view.gauges.flows,
-                generation: used.map_or(0, |(_, generation, asleep)| {
-                    // A sleeper loads the current one before its next frame.
-                    if *asleep {
-                        self.lock().snapshot().generation().0
-                    } else {
-                        generation.0
-                    }
-                }),
-                asleep: used.is_some_and(|(_, _, asleep)| *asleep),
-                busy_ratio: busy.as_secs_f64() / uptime.as_secs_f64().max(f64::MIN_POSITIVE),
-            });
+            let asleep = used.is_some_and(|(_, _, asleep)| *asleep);
+            // A sleeper loads the current one before its next frame.
+            let used = match used {
+                Some((_, used, false)) => *used,
+                _ => generation,
+            };
+            workers.push(WorkerStatus::new(core, &view, uptime, used, asleep));
         }
         Status {
             generation: generation.0,

@@ -1,10 +1,12 @@
 //! The health of a running gateway, as `status` shows it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::telemetry::CounterView;
-use crate::types::{DropReason, PassReason};
+use crate::telemetry::{CounterView, Gauges};
+use crate::types::{DropReason, Generation, PassReason};
 
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,16 +135,55 @@ pub struct SnapshotStatus {
     pub compile_microseconds: u64,
 }
 
-/// An object of the reasons that were counted at least once; all of them if `all`.
-pub(super) fn reasons(view: &CounterView) -> (Map<String, Value>, Map<String, Value>) {
-    let passed = PassReason::ALL.iter().zip(view.tally.passed);
-    let dropped = DropReason::ALL.iter().zip(view.tally.dropped);
-    (
-        passed
-            .map(|(reason, count)| (reason.name().to_owned(), count.into()))
-            .collect(),
-        dropped
-            .map(|(reason, count)| (reason.name().to_owned(), count.into()))
-            .collect(),
-    )
+impl WorkerStatus {
+    pub(super) fn new(
+        core: usize,
+        view: &CounterView,
+        uptime: Duration,
+        generation: Generation,
+        asleep: bool,
+    ) -> Self {
+        let passed = PassReason::ALL.iter().zip(view.tally.passed);
+        let dropped = DropReason::ALL.iter().zip(view.tally.dropped);
+        let busy = Duration::from_nanos(view.tally.busy_ns);
+        Self {
+            core,
+            rx_packets: view.tally.rx_packets,
+            rx_bytes: view.tally.rx_bytes,
+            tx_packets: view.tally.tx_packets,
+            tx_bytes: view.tally.tx_bytes,
+            passed: passed
+                .map(|(reason, count)| (reason.name().to_owned(), count.into()))
+                .collect(),
+            dropped: dropped
+                .map(|(reason, count)| (reason.name().to_owned(), count.into()))
+                .collect(),
+            in_flight: view.in_flight,
+            handed_over: view.tally.handed_over,
+            flows: view.gauges.flows,
+            generation: generation.0,
+            asleep,
+            busy_ratio: busy.as_secs_f64() / uptime.as_secs_f64().max(f64::MIN_POSITIVE),
+        }
+    }
+}
+
+impl ConntrackStatus {
+    pub(super) fn new(max_flows: u64) -> Self {
+        Self {
+            flows: 0,
+            max_flows,
+            evicted: 0,
+            refused: 0,
+            picked_up: 0,
+        }
+    }
+
+    /// Adds one shard's levels.
+    pub(super) fn add(&mut self, shard: &Gauges) {
+        self.flows += shard.flows;
+        self.evicted += shard.evicted;
+        self.refused += shard.refused;
+        self.picked_up += shard.picked_up;
+    }
 }

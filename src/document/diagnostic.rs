@@ -11,7 +11,7 @@ pub type Span = Range<usize>;
 const SUM_UP_MIN: usize = 3;
 
 /// Most unknown words of one document for which a similar one is looked for.
-const NEAREST_SEARCHES_MAX: usize = 100;
+const NEAREST_SEARCHES_MAX: usize = 50;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -131,6 +131,8 @@ pub struct Diagnostics {
     /// Errors of syntax, apart from what was found in the document that was left.
     syntax: Vec<Diagnostic>,
     nearest_count: usize,
+    /// Keys that other keys of a table were taken for.
+    misspelled: Vec<(Span, String)>,
 }
 
 impl Diagnostics {
@@ -163,6 +165,18 @@ impl Diagnostics {
     pub(super) fn may_look_for_nearest(&mut self) -> bool {
         self.nearest_count += 1;
         self.nearest_count <= NEAREST_SEARCHES_MAX
+    }
+
+    /// Notes that an unknown key of the table at the place was taken for `key`.
+    pub(super) fn note_misspelled(&mut self, table: Span, key: &str) {
+        self.misspelled.push((table, key.to_owned()));
+    }
+
+    /// Whether an unknown key of the table at the place was taken for `key`.
+    pub(super) fn is_misspelled(&self, table: &Span, key: &str) -> bool {
+        self.misspelled
+            .iter()
+            .any(|(place, misspelled)| place == table && misspelled == key)
     }
 
     /// Whether any of them refuses the document.

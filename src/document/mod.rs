@@ -16,11 +16,13 @@ mod diagnostic;
 mod report;
 mod source;
 mod walk;
+mod words;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Span};
 pub use report::{Problem, Report, Style};
 pub use source::{Position, Source};
-pub use walk::{Document, Table, Text, Value, alternatives, nearest, quoted, read};
+pub use walk::{Document, Table, Text, Value, read};
+pub use words::{alternatives, nearest, quoted};
 
 /// Something read from a document that had no errors.
 #[derive(Clone, Debug)]

@@ -137,6 +137,8 @@ impl Report {
         for diagnostic in shown.iter().take(RENDERED_MAX) {
             match &drawing {
                 Some(drawing) if self.can_be_drawn(diagnostic) => {
+                    // A drawing is many lines; an empty one tells where the next begins.
+                    text.push_str(if text.is_empty() { "" } else { "\n" });
                     drawing.draw(diagnostic, &self.problem(diagnostic), &mut text);
                 }
                 Some(_) | None => self.print(diagnostic, &mut text),

@@ -6,22 +6,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::source::too_long;
-use super::{Diagnostic, Diagnostics, Source, Span};
-
-/// Longest part of a document that is quoted in a message.
-const QUOTED_CHARS_MAX: usize = 80;
-
-/// Longest word for which a similar one is looked for; the cost grows with its square.
-const NEAREST_WORD_BYTES_MAX: usize = 64;
-
-/// Most words that are compared with one.
-const NEAREST_CANDIDATES_MAX: usize = 20_000;
-
-/// How alike two words must be, from 0 (nothing) to 1 (the same), to be taken for one another.
-const NEAREST_ALIKE_MIN: f64 = 0.6;
-
-/// Most words that are listed where none is alike.
-const LISTED_MAX: usize = 16;
+use super::words::{Nearest, bare, find_nearest};
+use super::{Diagnostic, Diagnostics, Source, Span, quoted};
 
 /// A parsed document. Tables and values borrow from it.
 #[derive(Debug)]
@@ -169,7 +155,11 @@ impl<'d> Table<'d> {
             if known.contains(&key.text) {
                 continue;
             }
-            let help = alternatives(key.text, known.iter().copied(), diagnostics);
+            let found = find_nearest(key.text, known.iter().copied(), diagnostics);
+            if let Nearest::One(meant) = found {
+                diagnostics.note_misspelled(self.span(), meant);
+            }
+            let help = found.remedy(known.iter().copied());
             diagnostics.push(
                 Diagnostic::error(format!("unknown key {} in {what}", quoted(key.text)))
                     .at(key.span)
@@ -223,7 +213,7 @@ impl<'d> Table<'d> {
         diagnostics: &mut Diagnostics,
     ) -> Option<Value<'d>> {
         let value = self.value(key);
-        if value.is_none() {
+        if value.is_none() && !self.misspells(key, diagnostics) {
             diagnostics.missing(
                 Diagnostic::error(format!("{what} has no `{key}`"))
                     .at(self.span.clone())
@@ -231,6 +221,13 @@ impl<'d> Table<'d> {
             );
         }
         value
+    }
+
+    /// Whether an unknown key was taken for this one when [`Table::allow`] looked; then it is
+    /// reported already, and is not missing.
+    #[must_use]
+    pub fn misspells(&self, key: &str, diagnostics: &Diagnostics) -> bool {
+        diagnostics.is_misspelled(&self.span, key)
     }
 
     /// The string of a key, if it is there.
@@ -393,72 +390,6 @@ impl<'d> Value<'d> {
             DeValue::Table(_) => "a table",
         }
     }
-}
-
-/// A part of the document in backquotes, shortened, with nothing that a terminal would obey.
-#[must_use]
-pub fn quoted(text: &str) -> String {
-    format!("`{}`", bare(text))
-}
-
-/// The same without the backquotes.
-fn bare(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len().min(QUOTED_CHARS_MAX));
-    for (count, character) in text.chars().enumerate() {
-        if count == QUOTED_CHARS_MAX {
-            safe.push('…');
-            break;
-        }
-        match character {
-            '"' | '\'' | '\\' => safe.push(character),
-            _ => safe.extend(character.escape_debug()),
-        }
-    }
-    safe
-}
-
-/// The remedy for an unknown word: the nearest known one, or all that there are.
-#[must_use]
-pub fn alternatives<'a>(
-    word: &str,
-    known: impl Iterator<Item = &'a str> + Clone,
-    diagnostics: &mut Diagnostics,
-) -> String {
-    if !diagnostics.may_look_for_nearest() {
-        return String::new();
-    }
-    if let Some(found) = nearest(word, known.clone()) {
-        return format!("did you mean {}?", quoted(found));
-    }
-    let mut listed: Vec<String> = known.clone().take(LISTED_MAX).map(quoted).collect();
-    if listed.is_empty() {
-        return "there is none".to_owned();
-    }
-    let more = known.count().saturating_sub(LISTED_MAX);
-    if more > 0 {
-        listed.push(format!("and {more} more"));
-    }
-    format!("known: {}", listed.join(", "))
-}
-
-/// The candidate most like the word, ignoring case, if any is alike.
-#[must_use]
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    if word.len() > NEAREST_WORD_BYTES_MAX {
-        return None;
-    }
-    let word = word.to_lowercase();
-    let mut best: Option<(f64, &str)> = None;
-    for candidate in candidates.take(NEAREST_CANDIDATES_MAX) {
-        if candidate.len() > NEAREST_WORD_BYTES_MAX {
-            continue;
-        }
-        let alike = strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase());
-        if alike >= NEAREST_ALIKE_MIN && best.is_none_or(|(most, _)| alike > most) {
-            best = Some((alike, candidate));
-        }
-    }
-    best.map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

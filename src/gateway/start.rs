@@ -64,7 +64,7 @@ pub enum GatewayError {
         link: String,
         /// Why.
         #[source]
-        source: XdpError,
+        source: Box<XdpError>,
     },
     /// A worker did not start.
     #[error(transparent)]
@@ -118,8 +118,10 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     let (exchange, workers) = start_workers(config, &mut devices, readers, &cores, clock, &stop)?;
     for link in &mut devices {
         let name = link.describe().name;
-        link.activate()
-            .map_err(|source| GatewayError::Link { link: name, source })?;
+        link.activate().map_err(|source| GatewayError::Link {
+            link: name,
+            source: Box::new(source),
+        })?;
     }
     announce(&devices, &cores);
     let thread_ids = workers.iter().map(|worker| worker.thread_id).collect();
@@ -182,7 +184,7 @@ fn open_links(config: &Config) -> Result<Vec<Link>, GatewayError> {
     let open = |link: &crate::config::Link| {
         let failed = |source| GatewayError::Link {
             link: link.name.clone(),
-            source,
+            source: Box::new(source),
         };
         Link::open(&link_options(link, &config.umem), state_dir).map_err(failed)
     };

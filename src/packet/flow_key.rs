@@ -203,6 +203,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn both_directions_have_one_key_and_opposite_ends(
             source in any::<u128>(), destination in any::<u128>(),

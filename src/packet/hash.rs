@@ -8,9 +8,9 @@
 //! be chosen that shares a bucket. Everything of a key goes into its words without loss.
 //!
 //! ```text
-//!  IPv4   a = low | high   b = ports, protocol, kind, link, family   c = VLAN
-//!         mix(mix(a, b), c)                                          two multiplications, in series
-//!  IPv6   low, high, b, c  mix(mix(low) ^ mix(high) rotated, b ^ c)  three, two of them side by side
+//!  IPv4   a = low | high   b = ports, protocol, kind, link   c = VLAN
+//!         mix(mix(a, b), c)                    two multiplications, one after the other
+//!  IPv6   mix(mix(mix(low) ^ mix(high), b), c) four, of which the first two run side by side
 //! ```
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -79,25 +79,19 @@ impl FlowHasher {
             Family::V6 => {
                 let low = mix(low_half(key.low) ^ first, high_half(key.low) ^ second);
                 let high = mix(low_half(key.high) ^ third, high_half(key.high) ^ fourth);
-                // Rotated: else swapped halves could cancel each other out.
-                mix(low.rotate_left(32) ^ high ^ first, service ^ fourth)
+                mix(low ^ high ^ first, service ^ fourth)
             }
         };
         mix(addresses ^ third, vlan ^ fourth)
     }
 }
 
-/// Everything of a key but addresses and VLAN.
+/// Everything of a key but addresses and VLAN. Not the family: the two are mixed in other ways.
 #[inline]
 fn service_word(key: &FlowKey) -> u64 {
     let ports = u64::from(key.low_port) << 16 | u64::from(key.high_port);
-    let family = match key.family {
-        Family::V4 => 0,
-        Family::V6 => 4,
-    };
-    // Protocol 8 bits, kind 2 bits and family 1 bit in a byte, link 8 bits.
-    let kind = u64::from(key.kind.number() | family);
-    ports << 24 | u64::from(key.protocol) << 16 | kind << 8 | u64::from(key.link.0)
+    let kind = u64::from(key.kind.number());
+    (ports << 24) | (u64::from(key.protocol) << 16) | (kind << 8) | u64::from(key.link.0)
 }
 
 /// Both tags; an absent one differs from any id.

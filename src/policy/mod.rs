@@ -5,9 +5,9 @@ mod id;
 mod model;
 mod parse;
 
-pub use changes::{Change, changes, content_id};
+pub use changes::{Change, ChangeKind, changes, content_id};
 pub use model::{
     Count, GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, PrefixEntry,
     PrefixList, PrefixListIndex, Rule, SecurityGroup, Service,
 };
-pub use parse::{KnownLinks, parse, refuse_empty};
+pub use parse::{KEYS, KnownLinks, parse, refuse_empty};

@@ -304,6 +304,18 @@ mod tests {
     }
 
     #[test]
+    fn delay_is_bounded_within_a_call() {
+        let rates = FaultRates {
+            receive_delay: FaultRates::PER,
+            ..FaultRates::default()
+        };
+        let mut port = port(rates, 3000);
+        let mut arrived = 0;
+        port.receive(3000, |_frame| arrived += 1);
+        assert_eq!((port.chunks_held(), arrived), (HELD_MAX, 3000 - HELD_MAX));
+    }
+
+    #[test]
     fn one_seed_gives_one_run() {
         let rates = FaultRates {
             receive_loss: 100,

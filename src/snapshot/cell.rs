@@ -155,14 +155,14 @@ impl<T: Generational> Publisher<T> {
     /// Names those that do not after `timeout`.
     pub fn wait_live(&self, timeout: Duration) -> Result<(), NotLive> {
         let clock = MonotonicClock::start();
-        let deadline = clock.now() + timeout;
+        let started = clock.now();
         let mut pause = POLL_PAUSE_MIN;
         loop {
             let workers = self.stragglers();
             if workers.is_empty() {
                 return Ok(());
             }
-            if clock.now() >= deadline {
+            if clock.now().since(started) >= timeout {
                 return Err(NotLive {
                     generation: self.current.generation(),
                     workers,
@@ -348,4 +348,5 @@ fn list(workers: &[WorkerId]) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests;

@@ -180,6 +180,7 @@ fn pad<K: Point>(level: &mut Vec<K>) {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use proptest::prelude::*;
 

@@ -8,9 +8,9 @@
 //! protocol and port ──────────────► row of the program     ┴► AND ─► lowest bit ─► rule
 //! ```
 //!
-//! [`classes`] holds the address side, one table for all programs; [`program`] the service side and
-//! the rows ([`rows`]); [`owners`] says whose an address is. All range lookups are one structure,
-//! [`interval`]. Nothing here is derived from traffic, nothing allocates, and the cost of a
+//! `classes` holds the address side, one table for all programs; `program` the service side and
+//! the rows (`rows`); `owners` says whose an address is. All range lookups are one structure,
+//! `interval`. Nothing here is derived from traffic, nothing allocates, and the cost of a
 //! question is bounded by constants and by the depth of trees, not by the number of rules.
 //!
 //! The order of rules, for the one that is reported when several allow a packet: the narrowest

@@ -13,7 +13,7 @@ use crate::sync::{AtomicBool, Ordering, fence};
 
 /// One worker's doorbell.
 #[derive(Debug)]
-pub struct Doorbell {
+pub(super) struct Doorbell {
     sleeping: AtomicBool,
     event: OwnedFd,
 }
@@ -23,7 +23,7 @@ impl Doorbell {
     ///
     /// # Errors
     /// Where the process has no file descriptor left.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
             sleeping: AtomicBool::new(false),
@@ -32,7 +32,7 @@ impl Doorbell {
     }
 
     /// Wakes the worker if it sleeps; called after the work was made visible.
-    pub fn ring(&self) {
+    pub(super) fn ring(&self) {
         fence(Ordering::SeqCst); // pairs with raise()
         if self.sleeping.load(Ordering::Relaxed) {
             // A full counter (EAGAIN) wakes as well as this would have.
@@ -41,13 +41,13 @@ impl Doorbell {
     }
 
     /// The worker is about to sleep: from here on it is rung. It looks for work once more.
-    pub fn raise(&self) {
+    pub(super) fn raise(&self) {
         self.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst); // pairs with ring()
     }
 
     /// The worker is awake again.
-    pub fn lower(&self) {
+    pub(super) fn lower(&self) {
         self.sleeping.store(false, Ordering::Relaxed);
         let mut counter = [0; 8];
         // Nothing to read (EAGAIN) is the usual case: something else woke it.
@@ -56,7 +56,7 @@ impl Doorbell {
 
     /// Whether the worker sleeps now.
     #[must_use]
-    pub fn is_sleeping(&self) -> bool {
+    pub(super) fn is_sleeping(&self) -> bool {
         self.sleeping.load(Ordering::Relaxed)
     }
 }

@@ -9,7 +9,7 @@ use crate::clock::Tick;
 pub enum IdlePolicy {
     /// Polls without a pause: the lowest latency, a core at 100 %.
     Spin,
-    /// Polls for [`SPIN_BEFORE_SLEEP`] after the last frame, then sleeps until there is work.
+    /// Polls for 100 µs after the last frame, then sleeps until there is work.
     #[default]
     Adaptive,
     /// Sleeps after each turn without work.
@@ -18,7 +18,7 @@ pub enum IdlePolicy {
 
 /// How long `adaptive` polls on: longer than the gaps of a busy link (100 kpps: 10 µs), short
 /// against a scheduler's tick.
-pub const SPIN_BEFORE_SLEEP: Duration = Duration::from_micros(100);
+pub(super) const SPIN_BEFORE_SLEEP: Duration = Duration::from_micros(100);
 /// A sleeper wakes this often for its timers and counters even if nobody calls.
 pub(super) const SLEEP_MAX: Duration = Duration::from_millis(100);
 

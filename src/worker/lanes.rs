@@ -84,8 +84,9 @@ impl<P: Port> Lanes<P> {
                 let own = queues.iter().position(|queue| {
                     queue.transmits && queue.link.index() == link && queue.side == side
                 });
-                let senders = &sides[side.index()];
-                let via = senders.get(id.index() % senders.len().max(1));
+                let senders = sides.get(side.index()).map_or(&[][..], Vec::as_slice);
+                // Spread those without a queue over those with one.
+                let via = senders.iter().cycle().nth(id.index());
                 match (own, via) {
                     (Some(own), _) => Route::Own(own),
                     (None, Some(&via)) => Route::Via(via),

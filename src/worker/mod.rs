@@ -10,6 +10,16 @@
 //! Every chunk has a home: the worker whose fill rings it was dealt to. Wherever a frame ends, its
 //! chunk goes back to its home's free list, over the home's return ring if another worker ends it.
 #![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 mod chunks;
 mod commands;

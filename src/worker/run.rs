@@ -118,7 +118,7 @@ where
             tally.busy_ns = tally.busy_ns.wrapping_add(nanoseconds);
         }
         let sleep = idle.should_sleep(worked, now);
-        if worked || sleep || worker.lanes.tally.turns % TURNS_PER_STORE == 0 {
+        if worked || sleep || worker.lanes.tally.turns.is_multiple_of(TURNS_PER_STORE) {
             worker.store_counters();
         }
         if sleep {

@@ -87,25 +87,19 @@ fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
         } else {
             Vec::new()
         };
-        let shard = ShardConfig {
-            max_flows: 4096,
-            timeouts: Timeouts::default(),
-            tcp_pickup: TcpPickup::Rules,
-            tcp_strict: false,
-            seed: [7, u64::from(id.0)],
-        };
+        let homes = vec![homes.clone()];
         let lanes = Lanes::new(
             id,
             queues,
             &routes,
-            vec![homes.clone()],
+            homes,
             vec![free],
             Arc::clone(&exchange),
         );
         let mut worker = Worker::new(WorkerSetup {
             lanes,
             memories: vec![Arc::clone(&memory)],
-            shard: Shard::new(&shard, Tick(0)),
+            shard: shard(u64::from(id.0)),
             reader,
             config: Arc::clone(&config),
             steering: steering.clone(),
@@ -122,6 +116,17 @@ fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
         publisher,
         now: Tick::from_seconds(1),
     }
+}
+
+fn shard(seed: u64) -> Shard {
+    let config = ShardConfig {
+        max_flows: 4096,
+        timeouts: Timeouts::default(),
+        tcp_pickup: TcpPickup::Rules,
+        tcp_strict: false,
+        seed: [7, seed],
+    };
+    Shard::new(&config, Tick(0))
 }
 
 /// A frame's handle is made again when its chunk arrives.
@@ -294,7 +299,7 @@ fn one_sided_hand_over_does_not_starve_the_receiver() {
         arrived,
         "it has no queue: worker 0 sends"
     );
-    assert_eq!(rig.views()[1].gauges.flows as usize, frames.len());
+    assert_eq!(rig.views()[1].gauges.flows, frames.len() as u64);
 }
 
 #[test]

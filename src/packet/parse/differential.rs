@@ -12,14 +12,16 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::generate::{frames, samples};
-use super::{oracle, parse};
+use super::{is_icmp_error, oracle, parse, parse_quoted};
+use crate::packet::build::{self, FrameBuilder};
 use crate::packet::headers::{
     Address, Family, Fragment, IpPacket, Malformed, Parsed, Transport, VlanTags,
 };
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 20_000,
+        // More than the usual, since a case costs microseconds; PROPTEST_CASES scales it.
+        cases: ProptestConfig::default().cases.saturating_mul(32),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -39,6 +41,14 @@ proptest! {
     #[test]
     fn parse_agrees_with_etherparse_on_changed_frames(sample in samples()) {
         agree(&sample.bytes)?;
+    }
+
+    #[test]
+    fn quoted_packet_is_the_packet(frame in frames(), code in 0..4_u8, cut in 0..300_usize) {
+        let bytes = frame.build();
+        if let Parsed::Ip(packet) = parse(&bytes, bytes.len()) {
+            quote_agrees(&frame, &packet, code, cut)?;
+        }
     }
 }
 
@@ -65,6 +75,62 @@ fn generated_frames_reach_every_outcome() {
     let ip = 2 * (2 * 4 + 1);
     // All kinds of malformed frames but ARP, and not IP.
     assert_eq!(seen.len(), ip + 7 + 1, "{seen:?}");
+}
+
+/// An error that quotes a packet gives its fields again, or nothing.
+fn quote_agrees(
+    frame: &FrameBuilder,
+    packet: &IpPacket,
+    code: u8,
+    cut: usize,
+) -> Result<(), TestCaseError> {
+    let (destination, source) = (packet.addresses.source(), packet.addresses.destination());
+    let kind = if destination.family() == Family::V4 {
+        11
+    } else {
+        3
+    };
+    let error = build::between(source, destination)
+        .vlan(4095)
+        .icmp_error(kind, code, frame);
+    let bytes = error.build();
+    // Some errors are cut by a capture as well: never more than a missing quote.
+    let captured = &bytes[..bytes.len().saturating_sub(cut.saturating_sub(150))];
+    let quoted = parse_quoted(captured, bytes.len());
+    let relates = !matches!(packet.fragment, Fragment::Later { .. }) && !is_icmp_error(packet);
+    if captured.len() == bytes.len() {
+        prop_assert_eq!(quoted.is_some(), relates, "{:?} {:?}", packet, quoted);
+    }
+    let Some(quoted) = quoted else { return Ok(()) };
+    let outer = Some(4095);
+    prop_assert!(relates);
+    prop_assert_eq!(quoted.vlan, VlanTags { outer, inner: None });
+    prop_assert_eq!(quoted.addresses, packet.addresses);
+    prop_assert_eq!(quoted.protocol, packet.protocol);
+    prop_assert_eq!(quoted.hop_limit, packet.hop_limit);
+    prop_assert_eq!(quoted.fragment, packet.fragment);
+    match (quoted.transport, packet.transport) {
+        (Transport::Tcp(ours), Transport::Tcp(theirs)) => {
+            prop_assert_eq!(ours.source_port, theirs.source_port);
+            prop_assert_eq!(ours.destination_port, theirs.destination_port);
+            prop_assert_eq!(ours.sequence, theirs.sequence);
+        }
+        (Transport::Icmp { kind, code, id, .. }, theirs) => {
+            let target = match theirs {
+                Transport::Icmp { target, .. } => target,
+                _ => None,
+            };
+            let ours = Transport::Icmp {
+                kind,
+                code,
+                id,
+                target,
+            };
+            prop_assert_eq!(ours, theirs);
+        }
+        (ours, theirs) => prop_assert_eq!(ours, theirs),
+    }
+    Ok(())
 }
 
 /// Whether what we say follows from what etherparse says.

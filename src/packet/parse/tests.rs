@@ -612,12 +612,11 @@ fn quotes_that_relate_to_nothing_are_none() {
             "7 bytes of transport",
             v4().icmp_error(3, 1, &udp).payload(&udp.build()[14..41]),
         ),
-        (
-            "fragmented error",
-            v4().icmp_error(3, 1, &udp)
-                .payload_len(56)
-                .fragment(1, 0, true),
-        ),
+        ("fragmented error", {
+            let error = v4().icmp_error(3, 1, &udp.clone().payload_len(12));
+            assert!(matches!(packet(&error).fragment, Fragment::Whole));
+            error.fragment(1, 0, true)
+        }),
         ("not IP", build::ethernet(0x88cc, &[])),
         (
             "malformed",

@@ -311,16 +311,18 @@ fn refuse_addresses_used_twice(places: &[Place<'_>], context: &mut Context<'_, '
             owners.insert(key, place);
             continue;
         };
-        let help = if place.interface == first.interface {
-            "remove one of the two".to_owned()
+        let (one, other) = (quoted(first.interface), quoted(place.interface));
+        let (message, help) = if place.interface == first.interface {
+            (
+                format!("{} is twice an address of {one}", place.prefix),
+                "remove one of the two".to_owned(),
+            )
         } else {
-            format!(
-                "give the address to {} or to {}, or say which link or vlan each is in",
-                quoted(first.interface),
-                quoted(place.interface)
+            (
+                format!("{} is an address of both {one} and {other}", place.prefix),
+                "give it to one of them, or say which link or vlan each is in".to_owned(),
             )
         };
-        let message = format!("{} is an address of two entries", place.prefix);
         let problem = Diagnostic::error(message)
             .at(place.span.clone())
             .label("again here")

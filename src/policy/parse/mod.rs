@@ -16,8 +16,8 @@ use self::context::Context;
 use super::Policy;
 use crate::document::{self, Checked, Diagnostic, Diagnostics, Report, Source, Table};
 
-/// Keys at the top of the file.
-const KEYS: [&str; 3] = ["security_groups", "prefix_lists", "interfaces"];
+/// Keys at the top of the file; a gateway file has none of them.
+pub const KEYS: [&str; 3] = ["security_groups", "prefix_lists", "interfaces"];
 
 /// What is known about the links that a policy may name.
 #[derive(Clone, Copy, Debug)]

@@ -141,7 +141,7 @@ impl RuleReader<'_> {
             context.diagnostics.push(problem);
         }
         let Some(value) = entry.value(key) else {
-            if misplaced.is_none() {
+            if misplaced.is_none() && !entry.misspells(key, context.diagnostics) {
                 let problem = Diagnostic::error(format!("the {direction} rule has no `{key}`"))
                     .at(entry.span())
                     .help(format!(

@@ -298,11 +298,11 @@ fn derived_ids_never_change() {
     // Users write these into their own files: the values may never change.
     let policy = good(EXAMPLE);
     let group = &policy.groups[1];
-    assert_eq!(group.id.as_str(), "GROUP");
-    assert_eq!(group.ingress[0].id.as_str(), "RULE");
-    assert_eq!(group.ingress[4].id.as_str(), "RULE4");
-    assert_eq!(policy.prefix_lists[0].id.as_str(), "LIST");
-    assert_eq!(policy.interfaces[0].id.as_str(), "ENI");
+    assert_eq!(group.id.as_str(), "sg-84a4675ef1f464056");
+    assert_eq!(group.ingress[0].id.as_str(), "sgr-cf8e6f1e710749358");
+    assert_eq!(group.ingress[4].id.as_str(), "sgr-0ca6a250d3fd670f0");
+    assert_eq!(policy.prefix_lists[0].id.as_str(), "pl-e4a1f4a0ba7d9805f");
+    assert_eq!(policy.interfaces[0].id.as_str(), "eni-1d80f79ef7bfedad5");
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn readers_under_churn_see_whole_snapshots_and_each_is_freed_once_by_control() {
                     }
                     bursts += 1;
                     // Each worker sleeps at times of its own, mostly without its snapshot changing.
-                    if bursts % (3 + u64::from(reader.worker().0)) == 0 {
+                    if bursts.is_multiple_of(3 + u64::from(reader.worker().0)) {
                         reader.begin_sleep();
                         thread::yield_now();
                         reader.end_sleep();

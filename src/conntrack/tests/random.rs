@@ -1,0 +1,463 @@
+//! Random operations on a small shard and on the oracle, compared after every step. A failure
+//! prints its seed; `SEED=…` replays it.
+
+use super::super::entry::{Mark, Side};
+use super::super::oracle::{Oracle, OracleFlow, rounded};
+use super::*;
+
+const CAPACITY: u32 = 24;
+const STEPS: u32 = 30_000;
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    /// A packet of a flow, and what the rules would say.
+    Packet {
+        flow: u64,
+        is_reply: bool,
+        is_allowed: bool,
+    },
+    Wait(Duration),
+    End {
+        flow: u64,
+    },
+    Restamp {
+        flow: u64,
+    },
+    Expire,
+    Scan,
+}
+
+struct World {
+    random: Random,
+    shard: Shard,
+    oracle: Oracle,
+    now: Tick,
+}
+
+#[test]
+fn shard_does_what_the_oracle_does() {
+    let seeds: Vec<u64> = match std::env::var("SEED") {
+        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
+        Err(_) => (1..=8).collect(),
+    };
+    for seed in seeds {
+        let mut config = config(CAPACITY);
+        config.tcp_strict = seed % 2 == 0;
+        config.tcp_pickup = if seed % 4 < 3 {
+            TcpPickup::Rules
+        } else {
+            TcpPickup::SynOnly
+        };
+        config.timeouts.tcp_established = Duration::from_secs(432_000 >> (seed % 11));
+        let now = Tick(seed.wrapping_mul(1_234_567_891));
+        let world = World {
+            random: Random(seed),
+            shard: Shard::new(&config, now),
+            oracle: Oracle::new(&config),
+            now,
+        };
+        let _guard = PrintSeed(seed);
+        run(world);
+    }
+}
+
+struct PrintSeed(u64);
+
+impl Drop for PrintSeed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with SEED={}", self.0);
+        }
+    }
+}
+
+fn run(mut world: World) {
+    let mut passed = [0u32; 4];
+    for step in 0..STEPS {
+        let op = world.choose();
+        if let Some(track) = world.apply(op, step) {
+            passed[track as usize] += 1;
+        }
+        world.shard.check();
+    }
+    assert!(
+        passed.iter().take(3).all(|count| *count > 100),
+        "{passed:?}: too tame"
+    );
+}
+
+impl World {
+    fn choose(&mut self) -> Op {
+        // A few flows are hot, so that connections come to their ends.
+        let flow = if self.random.below(4) == 0 {
+            self.random.below(60)
+        } else {
+            self.random.below(6)
+        };
+        match self.random.below(100) {
+            0..=84 => Op::Packet {
+                flow,
+                is_reply: self.random.below(2) == 0,
+                is_allowed: self.random.below(4) != 0,
+            },
+            85..=91 => Op::Wait(self.leap()),
+            92 => Op::End { flow },
+            93 => Op::Restamp { flow },
+            94..=98 => Op::Expire,
+            _ => Op::Scan,
+        }
+    }
+
+    fn leap(&mut self) -> Duration {
+        let longest_ms = self.random.pick(&[
+            3,
+            3,
+            1_000,
+            1_000,
+            5_000,
+            5_000,
+            15_000,
+            31_000,
+            200_000,
+            600_000,
+            3_600_000,
+            86_400_000,
+            864_000_000,
+        ]);
+        let years = self.random.below(400) == 0;
+        Duration::from_millis(self.random.below(longest_ms))
+            + Duration::from_secs(if years { 31_536_000 / 4 } else { 0 })
+    }
+
+    fn apply(&mut self, op: Op, step: u32) -> Option<Track> {
+        match op {
+            Op::Packet {
+                flow,
+                is_reply,
+                is_allowed,
+            } => {
+                let packet = self.packet(flow, is_reply);
+                return self.send(flow, &packet, is_allowed, step);
+            }
+            Op::Wait(by) => self.now = self.now + by,
+            Op::End { flow } => {
+                let (key, _) = key_of(&self.packet(flow, false));
+                let found = self.shard.find(&key, self.shard.hash(&key), self.now);
+                if let Some(index) = found {
+                    self.shard.end(index);
+                    assert!(self.oracle.live(&key, self.now).is_some());
+                    self.oracle.flows.remove(&key);
+                }
+            }
+            Op::Restamp { flow } => {
+                let (key, _) = key_of(&self.packet(flow, false));
+                let found = self.shard.find(&key, self.shard.hash(&key), self.now);
+                if let Some(index) = found {
+                    let rule = (!step.is_multiple_of(3)).then_some(RuleSlot(step));
+                    self.shard.restamp(index, Generation(u64::from(step)), rule);
+                    let flow = self.oracle.flows.get_mut(&key).unwrap();
+                    flow.new.generation = Generation(u64::from(step));
+                    flow.new.rule = rule;
+                }
+            }
+            Op::Expire => {
+                assert!(self.shard.expire(self.now) <= EXPIRE_PER_TURN_MAX);
+            }
+            Op::Scan => self.compare_all(),
+        }
+        None
+    }
+
+    /// What the pipeline does with a packet, on both.
+    fn send(&mut self, flow: u64, packet: &IpPacket, is_allowed: bool, step: u32) -> Option<Track> {
+        let (key, from) = key_of(packet);
+        let hash = self.shard.hash(&key);
+        let admission = self.shard.admission(packet);
+        assert_eq!(admission, self.oracle.admission(packet));
+        let found = self.shard.find(&key, hash, self.now);
+        let known = self.oracle.live(&key, self.now);
+        assert_eq!(found.is_some(), known.is_some(), "{key:?}");
+        let new = NewFlow {
+            class: if flow % 5 == 4 {
+                FlowClass::Untracked
+            } else {
+                FlowClass::Tracked
+            },
+            generation: Generation(u64::from(step)),
+            ..new_flow(from)
+        };
+        let len = 60 + step % 1_400;
+        let Some(index) = found else {
+            if is_allowed && admission == Admission::Open {
+                self.open(&key, hash, new, packet, len);
+            }
+            return None;
+        };
+        let before = self.oracle.flows.get(&key).cloned();
+        let track = self.shard.track(index, packet, from, len, self.now);
+        let expected = self.oracle.track(&key, packet, from, len, self.now);
+        assert_eq!(track, expected, "{packet:?} on {before:#?}");
+        if track == Track::Reopen && is_allowed && admission == Admission::Open {
+            self.shard.reopen(index, &new, packet, len, self.now);
+            self.oracle.open(key, new, packet, len, self.now);
+        }
+        self.compare_numbers(&key, packet, before.as_ref());
+        if let Some(view) = view(&self.shard, packet, self.now) {
+            let state = self.oracle.live(&key, self.now).map(|flow| flow.state);
+            assert_eq!(Some(view.state), state, "{packet:?} on {before:#?}");
+        }
+        self.compare(&key);
+        Some(track)
+    }
+
+    fn open(&mut self, key: &FlowKey, hash: FlowHash, new: NewFlow, packet: &IpPacket, len: u32) {
+        // Those that a full sweep could not have taken back yet: a timer unit and a beat.
+        let slack = (1 << 28) + (1 << 21);
+        let now = rounded(self.now);
+        let held = self.oracle.flows.values();
+        let held = held.filter(|flow| flow.deadline + slack > now).count();
+        match self.shard.open(key, hash, &new, packet, len, self.now) {
+            Ok(_) => {
+                self.oracle.open(*key, new, packet, len, self.now);
+                self.compare(key);
+            }
+            Err(TableFull) => assert!(held >= CAPACITY as usize, "refused with {held} flows"),
+        }
+        let live = self
+            .oracle
+            .flows
+            .values()
+            .filter(|flow| flow.deadline > now);
+        assert!(live.count() <= CAPACITY as usize);
+    }
+
+    fn compare(&self, key: &FlowKey) {
+        let index = self.shard.find(key, self.shard.hash(key), self.now);
+        let flow = self.oracle.live(key, self.now);
+        let mut view = None;
+        if let Some(index) = index {
+            self.shard
+                .scan(index.number(), 1, self.now, &mut |seen| view = Some(seen));
+        }
+        match (view, flow) {
+            (None, None) => {}
+            (Some(view), Some(flow)) => compare_flow(&view, key, flow, self.now),
+            _ => panic!("{view:?} is not {flow:?}"),
+        }
+    }
+
+    /// What both remember of a TCP connection's numbers, so that a difference shows at once.
+    fn compare_numbers(&self, key: &FlowKey, packet: &IpPacket, before: Option<&OracleFlow>) {
+        let (Some(index), Some(flow)) = (
+            self.shard.find(key, self.shard.hash(key), self.now),
+            self.oracle.live(key, self.now),
+        ) else {
+            return;
+        };
+        let entry = self.shard.table.entry(index.number()).unwrap();
+        for (side, half) in [Side::Original, Side::Reply].into_iter().zip(&flow.halves) {
+            if key.protocol != protocol::TCP {
+                return;
+            }
+            let end = entry.end.of(side);
+            let seen = (entry.has(Mark::Seen, side).then_some(end), half.end);
+            assert_eq!(seen.0, seen.1, "end, {side:?}: {packet:?} on {before:#?}");
+            let ack = entry.has(Mark::Acked, side).then_some(entry.ack.of(side));
+            assert_eq!(ack, half.ack, "ack, {side:?}: {packet:?} on {before:#?}");
+        }
+    }
+
+    fn compare_all(&self) {
+        let mut seen = 0;
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            cursor = self.shard.scan(from, 5, self.now, &mut |view| {
+                seen += 1;
+                let flow = self.oracle.live(&view.key, self.now);
+                compare_flow(&view, &view.key, flow.expect("a flow of nobody"), self.now);
+            });
+        }
+        let now = rounded(self.now);
+        let live = self
+            .oracle
+            .flows
+            .values()
+            .filter(|flow| flow.deadline > now);
+        assert_eq!(live.count(), seen);
+    }
+
+    /// A packet of one of sixty flows: two thirds TCP, the rest UDP, ICMP and others.
+    fn packet(&mut self, flow: u64, is_reply: bool) -> IpPacket {
+        let client = 0x0a00_0000 + u32::try_from(flow).unwrap();
+        let server = 0xc000_0201;
+        let (source, destination) = if is_reply {
+            (server, client)
+        } else {
+            (client, server)
+        };
+        let addresses = if flow % 3 == 1 {
+            Addresses::V6 {
+                source: u128::from(source) << 90 | 1,
+                destination: u128::from(destination) << 90 | 1,
+            }
+        } else {
+            v4(source, destination)
+        };
+        let ports = if is_reply {
+            (443, 40_000)
+        } else {
+            (40_000, 443)
+        };
+        let (number, transport) = match flow % 10 {
+            6 | 7 => {
+                let transport = Transport::Udp {
+                    source_port: ports.0,
+                    destination_port: ports.1,
+                };
+                (protocol::UDP, transport)
+            }
+            8 => {
+                let is_v6 = flow % 3 == 1;
+                let kind = match (is_v6, is_reply) {
+                    (false, false) => 8,
+                    (false, true) => 0,
+                    (true, false) => 128,
+                    (true, true) => 129,
+                };
+                let number = if is_v6 {
+                    protocol::ICMPV6
+                } else {
+                    protocol::ICMP
+                };
+                (
+                    number,
+                    Transport::Icmp {
+                        kind,
+                        code: 0,
+                        id: 9,
+                        target: None,
+                    },
+                )
+            }
+            9 => (47, Transport::Other),
+            _ => (protocol::TCP, Transport::Tcp(TcpHeader::default_for(ports))),
+        };
+        let mut packet = packet(addresses, number, transport);
+        if number == protocol::TCP {
+            packet.transport = Transport::Tcp(self.segment(&packet, ports));
+        }
+        packet
+    }
+
+    /// A segment whose numbers lie on or near the edges of what the flow has said so far.
+    fn segment(&mut self, packet: &IpPacket, ports: (u16, u16)) -> TcpHeader {
+        let (key, from) = key_of(packet);
+        let flow = self.oracle.live(&key, self.now).cloned();
+        let random = &mut self.random;
+        const F: u8 = TcpFlags::FIN;
+        const S: u8 = TcpFlags::SYN;
+        const R: u8 = TcpFlags::RST;
+        const A: u8 = TcpFlags::ACK;
+        let flags = random.pick(&[
+            S,
+            S,
+            S,
+            S | A,
+            S | A,
+            S | A,
+            A,
+            A,
+            A,
+            A,
+            A,
+            A,
+            F | A,
+            F | A,
+            F | A,
+            R,
+            R | A,
+            F,
+            0,
+            S | F,
+            S | F | A,
+            S | R,
+            A | 0xc8,
+        ]);
+        let (sequences, acks) = flow.map_or((vec![], vec![]), |flow| edges(&flow, from));
+        let mut near = |edges: &[u32]| {
+            let delta = random.pick(&[0, 0, 0, 0, 0, 0, 0, 1, u32::MAX, 70_000, 1 << 31]);
+            if edges.is_empty() || random.below(30) == 0 {
+                return random
+                    .pick(&[7, 7, 1_000, u32::MAX, 0x7fff_ffff])
+                    .wrapping_add(delta);
+            }
+            random.pick(edges).wrapping_add(delta)
+        };
+        let (sequence, acknowledgment) = (near(&sequences), near(&acks));
+        TcpHeader {
+            source_port: ports.0,
+            destination_port: ports.1,
+            sequence,
+            acknowledgment,
+            flags: TcpFlags(flags),
+            window: random.pick(&[0, 1, 1_000, 65_535]),
+            window_scale: random
+                .pick(&[None, Some(0), Some(7), Some(14)])
+                .filter(|_| flags & S != 0),
+            payload_len: random.pick(&[0, 0, 0, 0, 1, 1_460]),
+        }
+    }
+}
+
+impl TcpHeader {
+    fn default_for(ports: (u16, u16)) -> Self {
+        Self {
+            source_port: ports.0,
+            destination_port: ports.1,
+            ..segment(0, 0, 0)
+        }
+    }
+}
+
+/// Numbers at which something changes, the likely ones several times.
+fn edges(flow: &OracleFlow, from: End) -> (Vec<u32>, Vec<u32>) {
+    let me = usize::from(from != flow.new.opener);
+    let (mine, its) = (&flow.halves[me], &flow.halves[1 - me]);
+    let known = mine.end.or(mine.end_guess);
+    let window = |side| flow.window_bytes(side);
+    let mut sequences: Vec<u32> = Vec::new();
+    for _ in 0..6 {
+        sequences.extend(known);
+    }
+    sequences.extend(known.map(|end| end.wrapping_sub(1)));
+    sequences.extend(known.map(|end| end.wrapping_sub(window(1 - me))));
+    sequences.extend(its.ack);
+    sequences.extend(its.ack.map(|ack| ack.wrapping_add(window(1 - me))));
+    sequences.extend(mine.isn);
+    let end = its.end.or(its.end_guess);
+    let mut acks: Vec<u32> = Vec::new();
+    for _ in 0..6 {
+        acks.extend(end);
+    }
+    acks.extend(its.isn.map(|isn| isn.wrapping_add(1)));
+    acks.extend(its.challenge.map(|syn| syn.wrapping_add(1)));
+    acks.extend(end.map(|end| end.wrapping_sub(window(me).max(66_000))));
+    (sequences, acks)
+}
+
+fn compare_flow(view: &FlowView, key: &FlowKey, flow: &OracleFlow, now: Tick) {
+    assert_eq!(view.key, *key);
+    assert_eq!(view.state, flow.state);
+    assert_eq!([view.sent, view.answered], flow.traffic);
+    assert_eq!(view.expires_in, Tick(flow.deadline).since(now));
+    let head = FlowHead {
+        interface: flow.new.interface,
+        rule: flow.new.rule,
+        generation_low: flow.new.generation.0 as u32,
+        class: flow.new.class,
+        direction: flow.new.direction,
+        opener: flow.new.opener,
+        is_tombstone: flow.state.is_tombstone(),
+    };
+    assert_eq!(view.head, head);
+}

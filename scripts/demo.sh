@@ -72,7 +72,7 @@ clean() {
 leave() {
   local code=$?
   trap - EXIT INT TERM
-  if [[ $keep == yes && $code == 0 ]]; then
+  if [[ $keep == yes && $code -le 1 ]]; then
     say_kept
   else
     clean
@@ -114,32 +114,32 @@ make_lab() {
     inside "$name" sh -c 'cd /proc/sys/net/ipv6/conf/default 2>/dev/null || exit 0
       echo 0 >accept_dad; echo 0 >accept_ra; echo 0 >router_solicitations'
   done
-  for name in sw-out sw-in; do
+  for name in sw-out sw-data; do
     ip -n "$LAB-lan" link add "$name" type bridge mcast_snooping 0
     ip -n "$LAB-lan" link set "$name" addrgenmode none up
   done
   plug client eth0 sw-out to-client
   plug admin eth0 sw-out to-admin
   plug gw gw-out sw-out to-gw-out
-  plug gw gw-in sw-in to-gw-in
-  plug web eth0 sw-in to-web
-  plug db eth0 sw-in to-db
-  wire web eth1 gw gw-db-out
-  wire db eth1 gw gw-db-in
+  wire web eth0 gw gw-in
+  plug client eth1 sw-data to-client-2
+  plug web eth1 sw-data to-web
+  plug gw gw-db-out sw-data to-gw-db-out
+  wire db eth0 gw gw-db-in
   address client eth0 100
   address admin eth0 200
   address web eth0 10
   address db eth0 20
-  # Between web and database the way is the second wire.
+  # The way to the database is the second wire.
   ip -n "$LAB-web" route add $DB/32 dev eth1 src $WEB
-  ip -n "$LAB-db" route add $WEB/32 dev eth1 src $DB
+  ip -n "$LAB-client" route add $DB/32 dev eth1 src $CLIENT
 }
 
 serve_files() { # HOST PORT TEXT
   local folder=$RUN/$1-$2
   mkdir -p "$folder"
   echo "$3" >"$folder/index.html"
-  background "$1" "$1-$2" python3 -m http.server "$2" --directory "$folder"
+  background "$1" "$1-$2" python3 -m http.server --bind :: "$2" --directory "$folder"
 }
 
 await() { # WHAT COMMAND...: until it succeeds, 15 s at most
@@ -368,9 +368,8 @@ start_gateway
 
 heading "Portcullis: a wire with security groups"
 cat <<PICTURE
-    client $CLIENT ─┬─ gw-out ═ gateway ═ gw-in ─┬─ web $WEB
-    admin  $ADMIN ─┘                            └─ db  $DB
-                web ── gw-db-out ═ gateway ═ gw-db-in ── db
+    client $CLIENT, admin $ADMIN ── gw-out ═ gateway ═ gw-in ── web $WEB
+    client, web ── gw-db-out ═ gateway ═ gw-db-in ── db $DB
 PICTURE
 step_web
 step_explain

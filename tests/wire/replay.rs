@@ -29,16 +29,7 @@ fn start_captures(lab: &Lab) {
         for way in ["in", "out"] {
             let file = lab.folder.join(format!("{name}-{way}.pcap"));
             let file = file.to_str().unwrap();
-            let options = [
-                "-i",
-                "e0",
-                "-Q",
-                way,
-                "-U",
-                "-Z",
-                "root",
-                "--immediate-mode",
-            ];
+            let options = ["-i", "e0", "-Q", way, "-U", "-Z", "root", "-B", "32768"];
             let nano = "--time-stamp-precision=nano";
             let argv = [&["tcpdump", "-n", "-w", file, nano], &options[..]].concat();
             lab.host_of(side, 0).start(way, &argv);

@@ -248,10 +248,10 @@ step_change() {
   await "the database's end" bash -c "! kill -0 $database"
   background db iperf3 iperf3 -s -1 -p 5432
   await "the transfer's server" listens db 5432
-  ip netns exec $LAB-web iperf3 -J -c $DB -p 5432 -t 6 -b 200M >"$RUN/transfer.json" 2>&1 &
+  ip netns exec $LAB-web iperf3 -J -c $DB -p 5432 -t 6 -b 100M >"$RUN/transfer.json" 2>&1 &
   transfer=$!
   echo $transfer >>"$RUN/pids"
-  note "web sends to the database at 200 Mbit/s; meanwhile:"
+  note "web sends to the database at 100 Mbit/s; meanwhile:"
   sleep 1.5
   is_refused "port 8080 is closed" client nc -z -w 1 $WEB 8080
   says "a rule opens it" 'generation [0-9]+ in force on every worker' apply "$RUN/opened.toml"
@@ -264,12 +264,11 @@ step_change() {
     bad "the transfer ended before the changes did"
   fi
   if wait $transfer; then
-    report=$(jq -r '.end.sum_sent | "\(.bytes) \(.retransmits) \(.bits_per_second)"' \
-      "$RUN/transfer.json")
-    read -r bytes again _ <<<"$report"
-    note "$((bytes / 1000000)) MB sent, $again segments sent again"
-    # The sender's own stack may repeat a segment or two on a busy machine.
-    if ((bytes > 100000000 && again <= 10)); then
+    report=$(jq -r '.end.sum_sent | "\(.bytes) \(.retransmits)"' "$RUN/transfer.json")
+    read -r bytes again <<<"$report"
+    note "$((bytes / 1000000)) MB sent, $again segments of some $((bytes / 1448)) sent again"
+    # On a busy machine a sender repeats a segment or two by itself.
+    if ((bytes > 70000000 && again * 1000 <= bytes / 1448)); then
       good "it was not disturbed: connections live on, as in AWS"
     else
       bad "it was disturbed"

@@ -252,3 +252,95 @@ fn compare(judged: &[&Vec<u8>], arrived: &[Captured], at: &str) {
     }
     assert_eq!(judged.len(), arrived.len(), "{at}");
 }
+
+/// Writes pcapng whose packets say which port they came in on.
+fn write_pcapng(path: &Path, packets: &[(Side, Vec<u8>)]) {
+    use pcap_file::pcapng::PcapNgWriter;
+    use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+    use pcap_file::pcapng::blocks::interface_description::{
+        InterfaceDescriptionBlock, InterfaceDescriptionOption,
+    };
+    let mut writer = PcapNgWriter::new(File::create(path).unwrap()).unwrap();
+    for name in ["in0", "out0"] {
+        let block = InterfaceDescriptionBlock {
+            linktype: pcap_file::DataLink::ETHERNET,
+            snaplen: 0,
+            options: vec![InterfaceDescriptionOption::IfName(name.into())],
+        };
+        writer.write_pcapng_block(block).unwrap();
+    }
+    for (index, (from, data)) in (0_u64..).zip(packets) {
+        let block = EnhancedPacketBlock {
+            interface_id: u32::from(*from == Side::Outside),
+            timestamp: Duration::from_micros(1_700_000_000_000_000 + index),
+            original_len: u32::try_from(data.len()).unwrap(),
+            data: data.into(),
+            options: Vec::new(),
+        };
+        writer.write_pcapng_block(block).unwrap();
+    }
+}
+
+#[test]
+fn a_capture_that_names_its_ports_is_judged_by_them() {
+    let policy = policy(RULES);
+    let plan = Plan {
+        policy: &policy,
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        let [far, web, stranger] = ["10.7.0.40", "10.7.0.10", "10.7.0.99"].map(address);
+        let packets = [
+            (Side::Outside, udp((web, 53), (far, 53), b"spoofed")),
+            (Side::Inside, udp((web, 53), (far, 53), b"not spoofed")),
+            (
+                Side::Inside,
+                udp((stranger, 53), (far, 53), b"unregistered"),
+            ),
+            (
+                Side::Inside,
+                udp((far, 53), (web, 53), b"an outside address inside"),
+            ),
+            (Side::Outside, udp((far, 7), (web, 53), b"good")),
+            (Side::Outside, ip(far, web, 132, &[0; 40])),
+        ];
+        let frames: Vec<(Side, Vec<u8>)> = packets
+            .iter()
+            .flat_map(|(from, packet)| {
+                let tags: [&[(u16, u16)]; 3] = [&[], &[(0x8100, 7)], &[(0x88a8, 8), (0x8100, 9)]];
+                tags.map(|tags| (*from, lab.tagged(*from, 0, tags, packet)))
+            })
+            .collect();
+        let wire: Vec<bool> = frames
+            .iter()
+            .map(|(from, frame)| lab.cross(*from, &[frame.clone()])[0])
+            .collect();
+        write_pcapng(&lab.folder.join("named.pcapng"), &frames);
+        let done = lab.portcullis(&[
+            "replay",
+            "--policy",
+            "policy.toml",
+            "--config",
+            "gateway.toml",
+            "--pcap",
+            "named.pcapng",
+            "--verdicts",
+            "named.jsonl",
+        ]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let lines = fs::read_to_string(lab.folder.join("named.jsonl")).unwrap();
+        let lines: Vec<Value> = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), frames.len());
+        for (line, passed) in lines.iter().zip(&wire) {
+            assert_eq!(line["verdict"] == "allow", *passed, "{line}");
+        }
+        assert_eq!(
+            [&lines[0]["reason"], &lines[0]["direction"]],
+            ["spoofed", "ingress"]
+        );
+        assert!(wire.iter().any(|passed| *passed) && wire.iter().any(|passed| !passed));
+    });
+}

@@ -126,7 +126,7 @@ impl Talk {
 
     /// A message.
     pub(crate) fn message(&self, message: u32) -> FrameBuilder {
-        let is_client = message % 2 == 0;
+        let is_client = message.is_multiple_of(2);
         let frame = self.frame(is_client);
         let (from, to) = match is_client {
             true => (self.client_port, self.server_port),
@@ -143,7 +143,7 @@ impl Talk {
     }
 
     fn segment(&self, frame: FrameBuilder, message: u32) -> FrameBuilder {
-        let is_client = message % 2 == 0;
+        let is_client = message.is_multiple_of(2);
         let me = usize::from(!is_client);
         let begun = |end: usize, len: u32| self.sequences[end].wrapping_add(1).wrapping_add(len);
         match message {

@@ -27,6 +27,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// Snapshots that slow workers may hold back before no more are published.
 const FORMER_MAX: usize = 4;
 
+/// Steps of a run: many times what the frames of one take.
+const STEPS_MAX: u64 = 200_000;
+
 /// Link and chunk: what a frame is known by while it is in the gateway.
 type Place = (usize, u64);
 
@@ -122,6 +125,7 @@ impl World {
     pub(crate) fn run(mut self) -> Summary {
         while self.tape_left {
             self.step();
+            assert!(self.steps < STEPS_MAX, "frames get stuck somewhere");
         }
         self.summary()
     }

@@ -45,6 +45,19 @@ impl FlowClass {
     }
 }
 
+/// What a first fragment says of the packet that it begins; what the others are judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentedFlow {
+    /// The flow; `None` where its packets are judged one by one (ICMP that is no query).
+    pub key: Option<(FlowKey, End)>,
+    /// What the rules are asked: destination port, or ICMP type and code.
+    pub service: u16,
+    /// The other end's port, where there are ports: what a reply's flow was opened to.
+    pub source_port: u16,
+    /// What the first fragment does where the flow has no entry.
+    pub admission: Admission,
+}
+
 /// What the pipeline knows about a flow that it admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewFlow {

@@ -45,6 +45,7 @@
 mod config;
 mod entry;
 mod flow;
+mod fragments;
 mod index;
 #[cfg(test)]
 mod oracle;
@@ -57,8 +58,9 @@ mod timer;
 
 pub use config::{ShardConfig, TIMEOUT_MAX, TcpPickup, Timeouts};
 pub use flow::{
-    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, NewFlow, ShardStats,
-    TableFull, Track, Traffic,
+    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, FragmentedFlow,
+    NewFlow, ShardStats, TableFull, Track, Traffic,
 };
+pub use fragments::{FragmentFate, Fragments, Release, Ticket, WAITING_MAX};
 pub use shard::Shard;
 pub use timer::{EXPIRE_PER_TURN_MAX, SCAN_PER_TURN_MAX};

@@ -38,6 +38,8 @@ pub(super) struct OracleFlow {
     pub(super) halves: [Half; 2],
     pub(super) is_midstream: bool,
     pub(super) traffic: [Traffic; 2],
+    /// Of an ICMP query.
+    pub(super) code: Option<u8>,
 }
 
 #[derive(Debug)]
@@ -144,11 +146,15 @@ impl Oracle {
             halves: Default::default(),
             is_midstream: false,
             traffic: Default::default(),
+            code: None,
         };
         match packet.transport {
             Transport::Tcp(ref s) => flow.open_tcp(s),
             Transport::Udp { .. } => flow.state = FlowState::Udp,
-            Transport::Icmp { .. } => flow.state = FlowState::Icmp,
+            Transport::Icmp { code, .. } => {
+                flow.state = FlowState::Icmp;
+                flow.code = Some(code);
+            }
             Transport::Other => flow.state = FlowState::Other,
         }
         flow.traffic[0].packets = 1;
@@ -175,6 +181,9 @@ impl Oracle {
         let before = flow.state;
         let (mut track, refreshes) = match packet.transport {
             Transport::Tcp(ref s) => flow.track_tcp(me, s, is_strict),
+            Transport::Icmp { code, .. } if me == 0 && flow.code != Some(code) => {
+                (Track::Reopen, false)
+            }
             _ => (Track::Pass, true),
         };
         let is_closed_now = flow.state.is_tombstone();

@@ -1,5 +1,7 @@
 //! The whole decision, packet by packet, on policies as users write them.
 
+mod attacks;
+
 use std::time::Duration;
 
 use super::*;

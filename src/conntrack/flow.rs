@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::packet::{End, FlowKey};
+use crate::packet::{End, FlowKey, Transport};
 use crate::types::{Direction, Generation, InterfaceSlot, RuleSlot};
 
 /// Keyed hash of a flow key; of use only with the shard that computed it.
@@ -50,10 +50,10 @@ impl FlowClass {
 pub struct FragmentedFlow {
     /// The flow; `None` where its packets are judged one by one (ICMP that is no query).
     pub key: Option<(FlowKey, End)>,
-    /// What the rules are asked: destination port, or ICMP type and code.
-    pub service: u16,
-    /// The other end's port, where there are ports: what a reply's flow was opened to.
-    pub source_port: u16,
+    /// The protocol behind all headers of IP.
+    pub protocol: u8,
+    /// The transport header: what the rules are asked about.
+    pub transport: Transport,
     /// What the first fragment does where the flow has no entry.
     pub admission: Admission,
 }

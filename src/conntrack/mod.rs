@@ -49,6 +49,7 @@ mod fragments;
 mod index;
 #[cfg(test)]
 mod oracle;
+mod related;
 mod shard;
 mod table;
 mod tcp;
@@ -62,5 +63,6 @@ pub use flow::{
     NewFlow, ShardStats, TableFull, Track, Traffic,
 };
 pub use fragments::{FragmentFate, Fragments, Release, Ticket, WAITING_MAX};
+pub use related::RELATED_PER_SECOND;
 pub use shard::Shard;
 pub use timer::{EXPIRE_PER_TURN_MAX, SCAN_PER_TURN_MAX};

@@ -27,8 +27,8 @@ fn flow_of(packet: &IpPacket) -> Option<FragmentedFlow> {
     };
     Some(FragmentedFlow {
         key: FlowKey::of(LINK, packet),
-        service: destination_port,
-        source_port,
+        protocol: packet.protocol,
+        transport: packet.transport,
         admission: Admission::Open,
     })
 }
@@ -59,7 +59,7 @@ fn datagrams(id: u32) -> [Vec<IpPacket>; 2] {
 }
 
 fn is_known(fate: FragmentFate) -> bool {
-    matches!(fate, FragmentFate::Known(flow) if flow.service == 53)
+    matches!(fate, FragmentFate::Known(flow) if flow.key.is_some())
 }
 
 fn ticket(fate: FragmentFate) -> Ticket {

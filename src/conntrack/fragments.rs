@@ -268,7 +268,7 @@ impl Fragments {
             Some(former) => former.release(&mut self.released, Release::Drop),
             None => self.occupied = self.occupied.saturating_add(1),
         }
-        *place = Some(Datagram::new(key, now + self.timeout));
+        *place = Some(Datagram::new(key, now.after(self.timeout)));
         Some((bucket, way))
     }
 }

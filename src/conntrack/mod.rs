@@ -48,7 +48,7 @@ mod flow;
 mod fragments;
 mod index;
 #[cfg(test)]
-mod oracle;
+pub(crate) mod oracle;
 mod related;
 mod shard;
 mod table;

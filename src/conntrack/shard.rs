@@ -3,15 +3,17 @@
 use super::config::{ShardConfig, TIMEOUT_MAX, TcpPickup};
 use super::entry::{Cold, Entry, Mark, PackedKey, Side};
 use super::flow::{
-    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, NewFlow, ShardStats,
-    TableFull, Track,
+    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, FragmentedFlow,
+    NewFlow, ShardStats, TableFull, Track,
 };
+use super::fragments::{FragmentFate, Fragments, Release, Ticket};
+use super::related::RelatedBudget;
 use super::table::Table;
 use super::tcp::{self, Step};
 use super::timer::{Beat, EXPIRE_PER_TURN_MAX, Fired, Timers};
 use crate::clock::Tick;
 use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
-use crate::types::{Generation, RuleSlot, protocol};
+use crate::types::{Generation, LinkId, RuleSlot, protocol};
 
 /// A fixed-memory connection table that one worker owns. See the module for the layout.
 #[derive(Debug)]
@@ -25,6 +27,9 @@ pub struct Shard {
     /// When `open` last made room by force.
     reclaimed: Option<Beat>,
     counts: ShardStats,
+    /// Datagrams in pieces that have their home here.
+    datagrams: Fragments,
+    related: RelatedBudget,
 }
 
 impl Shard {
@@ -40,6 +45,8 @@ impl Shard {
             is_tcp_strict: config.tcp_strict,
             reclaimed: None,
             counts: ShardStats::default(),
+            datagrams: Fragments::new(config.timeouts.fragment, config.seed),
+            related: RelatedBudget::new(now),
         }
     }
 
@@ -248,11 +255,37 @@ impl Shard {
     #[inline]
     pub fn expire(&mut self, now: Tick) -> u32 {
         let beat = Beat::of(now);
+        self.datagrams.expire(now);
         if self.timers.is_due(beat) {
             self.sweep(beat)
         } else {
             0
         }
+    }
+
+    /// Places a fragment whose home is here.
+    #[cold]
+    #[inline(never)]
+    pub fn admit_fragment(&mut self, link: LinkId, packet: &IpPacket, now: Tick) -> FragmentFate {
+        let is_first = matches!(packet.fragment, Fragment::First { .. });
+        let flow = is_first.then(|| FragmentedFlow {
+            key: FlowKey::of(link, packet),
+            protocol: packet.protocol,
+            transport: packet.transport,
+            admission: self.admission(packet),
+        });
+        self.datagrams.admit(link, packet, flow, now)
+    }
+
+    /// The next fragment that need not wait any longer; its ticket is free again.
+    #[inline]
+    pub fn pop_released(&mut self) -> Option<(Ticket, Release)> {
+        self.datagrams.pop_released()
+    }
+
+    /// Takes one related ICMP error from the worker's budget; `false` where it is spent.
+    pub fn spend_related(&mut self, now: Tick) -> bool {
+        self.related.spend(now)
     }
 
     /// Shows live flows, tombstones included, in at most `slots_max` slots from `cursor` on (0 to

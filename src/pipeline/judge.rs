@@ -6,7 +6,7 @@ use crate::clock::Tick;
 use crate::conntrack::{
     Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, Shard, Track,
 };
-use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport};
+use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport, VlanTags};
 use crate::snapshot::{Decision, InterfaceRef, Question, Snapshot};
 use crate::types::{
     Direction, DropReason, LinkId, PassReason, PortSide, RuleSlot, Verdict, protocol,
@@ -173,16 +173,8 @@ impl Judge<'_> {
 
     /// Whoever speaks for an address from inside has to own it. Where unregistered hosts may be
     /// inside, an address that nobody owns is theirs to speak for.
-    fn speaks_for(
-        &self,
-        address: Address,
-        vlan: crate::packet::VlanTags,
-        arrival: Arrival,
-    ) -> Outcome {
-        let is_owned = self
-            .snapshot
-            .interface_of(arrival.link, vlan, address)
-            .is_some();
+    fn speaks_for(&self, address: Address, vlan: VlanTags, arrival: Arrival) -> Outcome {
+        let is_owned = self.owner(arrival.link, vlan, address).is_some();
         if is_owned || self.config.unregistered(arrival.link) == Unregistered::Pass {
             return Outcome::bare(Verdict::Pass(PassReason::Exempt));
         }
@@ -261,6 +253,15 @@ impl Judge<'_> {
         self.outcome(interface, direction, ruling)
     }
 
+    /// The interface that owns an address. Nobody owns a group or the broadcast, even where it lies
+    /// inside of a prefix that somebody owns (contract, "Direction").
+    fn owner(&self, link: LinkId, vlan: VlanTags, address: Address) -> Option<InterfaceRef> {
+        if address.is_multicast_or_broadcast() {
+            return None;
+        }
+        self.snapshot.interface_of(link, vlan, address)
+    }
+
     /// Whether what a packet begins is a flow that can have an entry. Two kinds cannot:
     /// - To a host that is registered on this link itself. What comes back from outside is
     ///   spoofed, and what comes back from inside is that host's egress: nothing is a reply.
@@ -269,10 +270,7 @@ impl Judge<'_> {
     fn has_entry(&self, packet: &IpPacket, arrival: Arrival, from: End, ruling: Ruling) -> bool {
         let is_local = arrival.side == PortSide::Inside && {
             let destination = packet.addresses.destination();
-            let owner = self
-                .snapshot
-                .interface_of(arrival.link, packet.vlan, destination);
-            owner.is_some()
+            self.owner(arrival.link, packet.vlan, destination).is_some()
         };
         ruling.opener == from && !is_local
     }
@@ -284,9 +282,7 @@ impl Judge<'_> {
         arrival: Arrival,
     ) -> Result<(InterfaceRef, Direction), Outcome> {
         let source = packet.addresses.source();
-        let source_owner = self
-            .snapshot
-            .interface_of(arrival.link, packet.vlan, source);
+        let source_owner = self.owner(arrival.link, packet.vlan, source);
         let (owner, direction) = match arrival.side {
             PortSide::Inside => (source_owner, Direction::Egress),
             PortSide::Outside => {
@@ -294,12 +290,7 @@ impl Judge<'_> {
                     return Err(self.denied(owner, Direction::Ingress, DropReason::Spoofed));
                 }
                 let destination = packet.addresses.destination();
-                // Nobody owns a group, even if it lies inside of a prefix that somebody owns.
-                let is_group = destination.is_multicast_or_broadcast();
-                let owner = self
-                    .snapshot
-                    .interface_of(arrival.link, packet.vlan, destination)
-                    .filter(|_| !is_group);
+                let owner = self.owner(arrival.link, packet.vlan, destination);
                 (owner, Direction::Ingress)
             }
         };
@@ -401,7 +392,7 @@ impl Judge<'_> {
     ) -> bool {
         let owner = |end| {
             let (address, _) = key.end(end);
-            self.snapshot.interface_of(key.link, key.vlan, address)
+            self.owner(key.link, key.vlan, address)
         };
         let Some(interface) = owner(inside_end) else {
             return false;

@@ -18,14 +18,7 @@ fn packet(bytes: &[u8]) -> IpPacket {
 }
 
 fn flow_of(packet: &IpPacket) -> Option<FragmentedFlow> {
-    let Transport::Udp {
-        source_port,
-        destination_port,
-    } = packet.transport
-    else {
-        return None;
-    };
-    Some(FragmentedFlow {
+    matches!(packet.transport, Transport::Udp { .. }).then(|| FragmentedFlow {
         key: FlowKey::of(LINK, packet),
         protocol: packet.protocol,
         transport: packet.transport,

@@ -40,8 +40,10 @@ const STRETCHES_MAX: usize = 4;
 const WAITING_PER_DATAGRAM_MAX: usize = 8;
 /// Frames that wait at one worker, of all datagrams.
 pub const WAITING_MAX: usize = 256;
-/// Datagrams that one turn ends for their time.
+/// Buckets that one turn looks at for datagrams whose time is over.
 const EXPIRE_PER_TURN_MAX: usize = 16;
+/// Turns after which every datagram has been looked at.
+pub const FRAGMENT_SWEEP_TURNS: usize = BUCKETS / EXPIRE_PER_TURN_MAX;
 
 /// What names a datagram: RFC 791 §3.2 (addresses, protocol, id), RFC 8200 §4.5 (addresses, id).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

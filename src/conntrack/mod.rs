@@ -62,7 +62,7 @@ pub use flow::{
     Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, FragmentedFlow,
     NewFlow, ShardStats, TableFull, Track, Traffic,
 };
-pub use fragments::{FragmentFate, Fragments, Release, Ticket, WAITING_MAX};
+pub use fragments::{FRAGMENT_SWEEP_TURNS, FragmentFate, Fragments, Release, Ticket, WAITING_MAX};
 pub use related::RELATED_PER_SECOND;
 pub use shard::Shard;
 pub use timer::{EXPIRE_PER_TURN_MAX, SCAN_PER_TURN_MAX};

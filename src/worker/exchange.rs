@@ -7,6 +7,8 @@ use crossbeam::queue::ArrayQueue;
 
 use super::commands::WorkerCommand;
 use super::doorbell::Doorbell;
+use super::lanes::Held;
+use crate::conntrack::FragmentedFlow;
 use crate::port::{ChunkAddr, Frame};
 use crate::sync::Arc;
 use crate::telemetry::WorkerCounters;
@@ -16,6 +18,8 @@ use crate::types::{LinkId, PortSide, WorkerId};
 /// receive rings that may hand over in one turn, and as much as a few hundred microseconds of
 /// one core's work.
 pub const INBOX_FRAMES: usize = 4096;
+/// Fragments that wait for one worker at most; more are dropped as `handover-full`.
+const INBOX_PIECES: usize = 512;
 /// Requests of the control side that wait for one worker at most.
 const COMMANDS_MAX: usize = 8;
 
@@ -38,10 +42,19 @@ pub(super) struct Handover {
     pub(super) errand: Errand,
 }
 
+/// A fragment under way from its home worker to the owner of its flow.
+#[derive(Debug)]
+pub(super) struct PieceHandover {
+    pub(super) held: Held,
+    pub(super) flow: FragmentedFlow,
+}
+
 /// Everything that others may give to one worker.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) frames: ArrayQueue<Handover>,
+    /// Apart from the others, which would else carry their size.
+    pub(super) pieces: ArrayQueue<PieceHandover>,
     pub(super) returns: ArrayQueue<(LinkId, ChunkAddr)>,
     pub(super) commands: ArrayQueue<WorkerCommand>,
     pub(super) doorbell: Doorbell,
@@ -64,6 +77,7 @@ impl Exchange {
         let inbox = |&chunks: &usize| {
             Ok(Inbox {
                 frames: ArrayQueue::new(inbox_frames),
+                pieces: ArrayQueue::new(INBOX_PIECES),
                 returns: ArrayQueue::new(chunks.max(1)),
                 commands: ArrayQueue::new(COMMANDS_MAX),
                 doorbell: Doorbell::new()?,

@@ -302,7 +302,8 @@ impl Lab {
         let folder = self.folder.display();
         let mut file = format!(
             "policy = \"policy.toml\"\ncontrol_socket = \"{folder}/control.sock\"\n\
-             state_dir = \"{folder}/state\"\n[workers]\ncores = {:?}\nidle = \"{}\"\n[umem]\nframes = {}\nframe_size = {}\n",
+             state_dir = \"{folder}/state\"\n[workers]\ncores = {:?}\nidle = \"{}\"\n\
+             [umem]\nframes = {}\nframe_size = {}\n",
             plan.cores, plan.idle, plan.frames, plan.frame_size
         );
         for link in 0..plan.links {

@@ -2,6 +2,7 @@
 
 use super::chunks::ChunkHomes;
 use super::exchange::{Errand, Exchange, Handover};
+use crate::pipeline::BATCH_MAX;
 use crate::port::{ChunkAddr, Frame, Port};
 use crate::sync::Arc;
 use crate::telemetry::Tally;
@@ -60,13 +61,21 @@ pub struct Lanes<P> {
     /// Free chunks of which this worker is the home, by link; their capacity is all of them.
     pub(super) free: Vec<Vec<ChunkAddr>>,
     exchange: Arc<Exchange>,
+    /// Chunks that one flush of a queue, and the return ring, bring home at most in a turn: as many
+    /// as a turn can send or hand over, or those on their way would become ever more.
+    homecoming_max: usize,
     /// Workers to ring at the end of the turn.
     ring: Vec<bool>,
     pub(super) tally: Tally,
 }
 
-/// Chunks that one refill or one flush of a queue moves at most, in a turn.
-const CHUNKS_PER_TURN_MAX: usize = 256;
+/// Bursts that a turn takes from the inbox at most: what another worker may receive from so many
+/// queues in its turn. Fewer would drop frames on their way to a worker that has time for them;
+/// more would let its own receive rings run over.
+pub(super) const INBOX_BURSTS_PER_TURN_MAX: usize = 8;
+
+/// Chunks that one refill of a queue moves at most, in a turn.
+const REFILL_PER_TURN_MAX: usize = 256;
 
 impl<P: Port> Lanes<P> {
     /// The lanes of worker `id`. `free` are the chunks that it is the home of, by link.
@@ -96,7 +105,9 @@ impl<P: Port> Lanes<P> {
         });
         let routes = routes.collect();
         let ring = vec![false; exchange.workers()];
+        let bursts = queues.len().saturating_add(INBOX_BURSTS_PER_TURN_MAX);
         Self {
+            homecoming_max: bursts.saturating_mul(BATCH_MAX),
             id,
             queues,
             routes,
@@ -243,17 +254,18 @@ impl<P: Port> Lanes<P> {
             homes,
             free,
             exchange,
+            homecoming_max,
             ring,
             ..
         } = self;
         for queue in queues.iter_mut() {
             let link = queue.link;
-            queue.port.flush(CHUNKS_PER_TURN_MAX, |chunk| {
+            queue.port.flush(*homecoming_max, |chunk| {
                 recycle(*id, homes, free, exchange, link, chunk);
             });
         }
         if let Some(inbox) = exchange.inbox(*id) {
-            for _ in 0..CHUNKS_PER_TURN_MAX {
+            for _ in 0..*homecoming_max {
                 let Some((link, chunk)) = inbox.returns.pop() else {
                     break;
                 };
@@ -262,7 +274,7 @@ impl<P: Port> Lanes<P> {
                 }
             }
         }
-        refill(queues, free, CHUNKS_PER_TURN_MAX);
+        refill(queues, free, REFILL_PER_TURN_MAX);
         for (index, ring) in ring.iter_mut().enumerate() {
             if std::mem::take(ring) {
                 exchange.wake(WorkerId(u16::try_from(index).unwrap_or(u16::MAX)));

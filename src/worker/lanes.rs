@@ -66,6 +66,8 @@ pub struct Lanes<P> {
     homecoming_max: usize,
     /// Workers to ring at the end of the turn.
     ring: Vec<bool>,
+    /// Workers that chunks were returned to in this turn.
+    returned: Vec<bool>,
     pub(super) tally: Tally,
 }
 
@@ -114,6 +116,7 @@ impl<P: Port> Lanes<P> {
             homes,
             free,
             exchange,
+            returned: ring.clone(),
             ring,
             tally: Tally::default(),
         }
@@ -235,13 +238,14 @@ impl<P: Port> Lanes<P> {
             .get(held.link.index())
             .map(|homes| homes.chunk_of(addr));
         if let Some(chunk) = chunk {
-            let Self {
-                homes,
-                free,
-                exchange,
-                ..
-            } = self;
-            recycle(self.id, homes, free, exchange, held.link, chunk);
+            let mut homecoming = Homecoming {
+                id: self.id,
+                homes: &self.homes,
+                free: &mut self.free,
+                exchange: &self.exchange,
+                returned: &mut self.returned,
+            };
+            homecoming.recycle(held.link, chunk);
         }
     }
 
@@ -256,12 +260,20 @@ impl<P: Port> Lanes<P> {
             exchange,
             homecoming_max,
             ring,
+            returned,
             ..
         } = self;
+        let mut homecoming = Homecoming {
+            id: *id,
+            homes,
+            free,
+            exchange,
+            returned,
+        };
         for queue in queues.iter_mut() {
             let link = queue.link;
             queue.port.flush(*homecoming_max, |chunk| {
-                recycle(*id, homes, free, exchange, link, chunk);
+                homecoming.recycle(link, chunk);
             });
         }
         if let Some(inbox) = exchange.inbox(*id) {
@@ -275,9 +287,11 @@ impl<P: Port> Lanes<P> {
             }
         }
         refill(queues, free, REFILL_PER_TURN_MAX);
-        for (index, ring) in ring.iter_mut().enumerate() {
-            if std::mem::take(ring) {
-                exchange.wake(WorkerId(u16::try_from(index).unwrap_or(u16::MAX)));
+        for (index, (ring, returned)) in ring.iter_mut().zip(returned).enumerate() {
+            let worker = WorkerId(u16::try_from(index).unwrap_or(u16::MAX));
+            let (is_given, is_returned) = (std::mem::take(ring), std::mem::take(returned));
+            if is_given || is_returned && exchange.lacks_chunks(worker) {
+                exchange.wake(worker);
             }
         }
     }
@@ -332,29 +346,40 @@ fn refill<P: Port>(queues: &mut [OwnQueue<P>], free: &mut [Vec<ChunkAddr>], limi
     }
 }
 
-/// Brings a chunk to the free list of its home.
-fn recycle(
+/// Where chunks go from the hands of one worker.
+struct Homecoming<'a> {
     id: WorkerId,
-    homes: &[ChunkHomes],
-    free: &mut [Vec<ChunkAddr>],
-    exchange: &Exchange,
-    link: LinkId,
-    chunk: ChunkAddr,
-) {
-    let Some(home) = homes.get(link.index()).map(|homes| homes.home(chunk)) else {
-        return;
-    };
-    if home == id {
-        if let Some(free) = free.get_mut(link.index()) {
-            debug_assert!(free.len() < free.capacity(), "a chunk came home twice");
-            free.push(chunk);
+    homes: &'a [ChunkHomes],
+    free: &'a mut [Vec<ChunkAddr>],
+    exchange: &'a Exchange,
+    returned: &'a mut [bool],
+}
+
+impl Homecoming<'_> {
+    /// Brings a chunk to the free list of its home.
+    fn recycle(&mut self, link: LinkId, chunk: ChunkAddr) {
+        let homes = self.homes.get(link.index());
+        let Some(home) = homes.map(|homes| homes.home(chunk)) else {
+            return;
+        };
+        if home == self.id {
+            if let Some(free) = self.free.get_mut(link.index()) {
+                debug_assert!(free.len() < free.capacity(), "a chunk came home twice");
+                free.push(chunk);
+            }
+            return;
         }
-    } else if let Some(inbox) = exchange.inbox(home) {
+        let Some(inbox) = self.exchange.inbox(home) else {
+            return;
+        };
         // The ring has room for every chunk of its home, so none is ever lost here.
         let returned = inbox.returns.push((link, chunk));
         debug_assert!(
             returned.is_ok(),
             "more chunks on their way home than there are"
         );
+        if let Some(returned) = self.returned.get_mut(home.index()) {
+            *returned = true;
+        }
     }
 }

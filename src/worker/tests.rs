@@ -267,17 +267,7 @@ fn one_worker_forwards_and_every_chunk_comes_home() {
 #[test]
 fn one_sided_hand_over_does_not_starve_the_receiver() {
     // All frames arrive at worker 0; the flows of this test all belong to worker 1.
-    let steering = Steering::new([5, 6], 2);
-    let frames: Vec<Vec<u8>> = datagrams(400)
-        .into_iter()
-        .filter(|bytes| {
-            let crate::packet::Parsed::Ip(packet) = crate::packet::parse(bytes, bytes.len()) else {
-                panic!("a datagram");
-            };
-            let (key, _) = crate::packet::FlowKey::of(LINK, &packet).unwrap();
-            steering.owner(&key) == Some(WorkerId(1))
-        })
-        .collect();
+    let frames = datagrams_of_worker_1(53);
     let len = u32::try_from(frames[0].len()).unwrap();
     let shape = Shape {
         workers: 2,
@@ -386,9 +376,8 @@ fn every_queue_gets_chunks_however_few_there_are() {
     assert_eq!(filled(&mut rig, PortSide::Outside), 4);
 }
 
-/// A worker 0 with eight receive queues outside, a worker 1 without any, and datagrams to a port
-/// that are all worker 1's.
-fn wide_rig(port: u16) -> (Rig, u32) {
+/// Datagrams to a port, of flows that are all worker 1's of two.
+fn datagrams_of_worker_1(port: u16) -> Vec<Vec<u8>> {
     let steering = Steering::new([5, 6], 2);
     let frame = |source| {
         build::v4("192.0.2.9", "10.0.0.1")
@@ -403,7 +392,12 @@ fn wide_rig(port: u16) -> (Rig, u32) {
         let (key, _) = crate::packet::FlowKey::of(LINK, &packet).unwrap();
         steering.owner(&key) == Some(WorkerId(1))
     };
-    let frames: Vec<Vec<u8>> = (1000..1400).map(frame).filter(is_owned).collect();
+    (1000..1400).map(frame).filter(is_owned).collect()
+}
+
+/// A worker 0 with eight receive queues outside, and a worker 1 without any whose flows all are.
+fn wide_rig(port: u16) -> (Rig, u32) {
+    let frames = datagrams_of_worker_1(port);
     let shape = Shape {
         workers: 2,
         with_queues: 1,
@@ -452,4 +446,39 @@ fn chunks_that_others_drop_come_home_as_fast_as_they_went() {
     let arrived = flood(&mut rig, len);
     assert_eq!(rig.check_ledger(), (arrived, 0, arrived));
     assert_eq!(rig.dropped(DropReason::NoRule), arrived);
+}
+
+#[test]
+fn a_sleeper_is_rung_when_its_chunks_wait_for_it() {
+    let frames = datagrams_of_worker_1(60_001);
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 2,
+        with_queues: 1,
+        chunks: 64,
+        inbox_frames: 64,
+        transmit_max: 64,
+    };
+    let mut rig = rig(&shape, &frames);
+    let exchange = Arc::clone(&rig.exchange);
+    let doorbell = &exchange.inbox(WorkerId(0)).unwrap().doorbell;
+    let is_rung = || rustix::io::read(doorbell, &mut [0; 8]).is_ok();
+    // A few chunks are no reason to wake anybody.
+    assert_eq!(rig.arrive(0, 8, len), 8);
+    rig.workers[0].turn(rig.now);
+    doorbell.raise();
+    rig.workers[1].turn(rig.now);
+    assert!(!is_rung());
+    doorbell.lower();
+    // Its fill ring is empty: no frame will wake it.
+    assert_eq!(rig.arrive(0, 64, len), 56);
+    rig.workers[0].turn(rig.now);
+    assert_eq!(rig.arrive(0, 64, len), 8);
+    rig.workers[0].turn(rig.now);
+    doorbell.raise();
+    rig.workers[1].turn(rig.now);
+    assert!(is_rung());
+    doorbell.lower();
+    rig.settle();
+    assert_eq!(rig.check_ledger(), (72, 0, 72));
 }

@@ -40,17 +40,13 @@ impl Judge<'_> {
         match self.find(&key, hash) {
             Some(index) => {
                 let is_tcp = matches!(packet.transport, Transport::Tcp(_));
-                let fragment = match packet.fragment {
-                    Fragment::First { id, len } if is_tcp => Fragment::Later {
-                        id,
-                        offset: 0,
-                        len,
-                        more: true,
-                    },
-                    other => other,
+                let transport = if is_first && !is_tcp {
+                    packet.transport
+                } else {
+                    Transport::Other
                 };
                 let tracked = IpPacket {
-                    fragment,
+                    transport,
                     ..*packet
                 };
                 self.hit(index, packet, &tracked, arrival, from)

@@ -1,7 +1,7 @@
 //! One turn of the loop: inhale, judge, exhale.
 
 use super::exchange::Errand;
-use super::lanes::{Held, Lanes};
+use super::lanes::{Held, INBOX_BURSTS_PER_TURN_MAX, Lanes};
 use crate::clock::Tick;
 use crate::conntrack::Shard;
 use crate::conntrack::{FragmentedFlow, Release};
@@ -93,8 +93,14 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
             handled = handled.saturating_add(self.held.len());
             stages.burst(&mut self.lanes, &mut self.held, |_| Origin::Queue);
         }
-        handled = handled.saturating_add(self.lanes.take_inbox(self.burst, &mut self.held));
-        stages.burst(&mut self.lanes, &mut self.held, |_| Origin::Steered);
+        for _ in 0..INBOX_BURSTS_PER_TURN_MAX {
+            let taken = self.lanes.take_inbox(self.burst, &mut self.held);
+            stages.burst(&mut self.lanes, &mut self.held, |_| Origin::Steered);
+            handled = handled.saturating_add(taken);
+            if taken < self.burst {
+                break;
+            }
+        }
         let flows = &mut self.flows;
         handled = handled.saturating_add(self.lanes.take_pieces(self.burst, &mut self.held, flows));
         stages.burst(&mut self.lanes, &mut self.held, |index| {

@@ -274,7 +274,19 @@ impl Oracle {
             };
             is_known = true;
             let len = arrival.original_len;
-            match self.flows.track(&key, packet, from, len, now) {
+            // The first fragment of a TCP segment moves no state.
+            let is_tcp = matches!(packet.transport, Transport::Tcp(_));
+            let is_first = matches!(packet.fragment, Fragment::First { .. });
+            let transport = if is_first && is_tcp {
+                Transport::Other
+            } else {
+                packet.transport
+            };
+            let tracked = IpPacket {
+                transport,
+                ..*packet
+            };
+            match self.flows.track(&key, &tracked, from, len, now) {
                 Track::Pass => {
                     let rule = self.admitted[&key].rule.clone();
                     return at(&interface, direction, Verdict::Pass(reason), rule);

@@ -258,6 +258,8 @@ struct RandomWorld {
     config: PipelineConfig,
     steering: Steering,
     shards: Vec<Shard>,
+    /// Ids of fragmented datagrams given out.
+    datagrams: u32,
     batch: Batch,
     oracle: Oracle,
     now: Tick,
@@ -298,6 +300,8 @@ impl RandomWorld {
             compiler: Compiler::new(),
             snapshot: Snapshot::empty(generation),
             config: PipelineConfig {
+                icmp_errors: IcmpErrors::Rules,
+                on_rule_removed: OnRuleRemoved::Keep,
                 links: oracle
                     .unregistered
                     .map(|unregistered| LinkRules { unregistered })
@@ -306,6 +310,7 @@ impl RandomWorld {
             },
             steering: Steering::new([seed, 3], workers),
             shards: (0..workers).map(|_| Shard::new(&shard, now)).collect(),
+            datagrams: 0,
             batch: Batch::default(),
             oracle,
             now,
@@ -406,23 +411,34 @@ impl RandomWorld {
     }
 
     /// Received by any worker, judged by its owner.
-    fn run(&mut self, bytes: &[u8], arrival: Arrival) -> Outcome {
+    fn run(&mut self, bytes: &[u8], arrival: Arrival) -> Resolved {
         let mut worker = self.random.below(self.shards.len() as u64);
-        let mut steering = true;
+        let mut origin = Origin::Queue;
         loop {
             let id = WorkerId(u16::try_from(worker).unwrap());
             self.batch.clear();
-            let way = steering.then_some((&self.steering, id));
-            self.batch.push(bytes, arrival, &self.config, way);
+            let place = Place {
+                config: &self.config,
+                steering: Some((&self.steering, id)),
+            };
+            self.batch.push(bytes, arrival, &place, origin);
             let shard = &mut self.shards[id.index()];
-            self.batch
-                .run(&self.config, shard, &self.snapshot, self.now);
+            self.batch.run(&place, shard, &self.snapshot, self.now);
             match self.batch.fates().next() {
-                Some(Fate::Judged(outcome)) => return outcome,
-                Some(Fate::HandOver(owner)) => worker = u64::from(owner.0),
+                Some(Fate::Judged(outcome)) => return outcome.resolve(shard),
+                Some(Fate::HandOver(owner)) => {
+                    assert_eq!(origin, Origin::Queue, "handed over twice");
+                    (worker, origin) = (u64::from(owner.0), Origin::Steered);
+                }
+                Some(Fate::HandOverPiece(owner, piece)) => {
+                    let flow = *self.batch.piece(piece).unwrap();
+                    assert!(!matches!(origin, Origin::Piece(_)), "handed over thrice");
+                    (worker, origin) = (u64::from(owner.0), Origin::Piece(flow));
+                }
+                // Every datagram here is one of its own: its first fragment never comes.
+                Some(Fate::Hold(_)) => return Resolved::FRAGMENT,
                 None => panic!("a packet is lost"),
             }
-            assert!(std::mem::take(&mut steering), "handed over twice");
         }
     }
 
@@ -498,9 +514,11 @@ impl RandomWorld {
         if talk.is_tcp {
             frame = segment(random, frame);
         }
+        self.datagrams += 1;
+        let id = self.datagrams;
         let frame = match random.below(40) {
-            0 => frame.payload_len(24).fragment(7, 0, true),
-            1 => frame.payload_len(24).fragment(7, 64, false),
+            0 => frame.payload_len(24).fragment(id, 0, true),
+            1 => frame.payload_len(24).fragment(id, 64, false),
             _ => frame,
         };
         (frame, side)

@@ -612,6 +612,13 @@ impl Lab {
         books
     }
 
+    /// Frames that were dropped for other reasons than that no rule allows them, by the workers or
+    /// by the kernel before them.
+    pub(crate) fn lost(&self) -> u64 {
+        let books = self.books();
+        books.workers_dropped + books.kernel_dropped - self.dropped("no-rule")
+    }
+
     /// Reads the books at a moment at which nothing moves.
     fn settled_books(&self) -> Books {
         let mut last = self.books();

@@ -615,8 +615,9 @@ impl Lab {
     /// Frames that were dropped for other reasons than that no rule allows them, by the workers or
     /// by the kernel before them.
     pub(crate) fn lost(&self) -> u64 {
-        let books = self.books();
-        books.workers_dropped + books.kernel_dropped - self.dropped("no-rule")
+        let [_, dropped] = self.reasons();
+        let others = dropped.iter().filter(|(reason, _)| *reason != "no-rule");
+        others.map(|(_, count)| count).sum::<u64>() + self.books().kernel_dropped
     }
 
     /// Reads the books at a moment at which nothing moves.

@@ -10,7 +10,7 @@ use crate::types::{Direction, Generation, InterfaceSlot, RuleSlot};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(pub(super) u64);
 
-/// Number of a flow in its shard, valid until the shard's next `end` or `expire`.
+/// Number of a flow in its shard, valid until the shard's next `end`, `expire` or `open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowIndex(pub(super) u32);
 

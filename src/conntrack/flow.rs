@@ -62,8 +62,8 @@ pub struct NewFlow {
     pub opener: End,
 }
 
-/// What a flow was admitted as. `interface` and `rule` come from a second cache line; the rest from
-/// the line that [`super::Shard::track`] uses anyway.
+/// What a flow was admitted as. `interface`, `rule` and `query_code` come from a second cache line;
+/// the rest from the line that [`super::Shard::track`] uses anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowHead {
     /// The interface whose policy admitted it.

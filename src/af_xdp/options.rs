@@ -172,3 +172,43 @@ pub struct PortStatistics {
     /// Packets that XDP dropped, where the driver counts them.
     pub xdp_drops: Option<u64>,
 }
+
+/// What has become of a port since its link was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortState {
+    /// It forwards.
+    Up,
+    /// Somebody has set it down.
+    Down,
+    /// Its cable, or its other end, is down.
+    NoCarrier,
+    /// The device is gone; its sockets will never receive again.
+    Gone,
+    /// Another device has its name now.
+    Replaced,
+    /// Its XDP program was taken off or replaced: frames go past the gateway, to the host.
+    Unguarded,
+}
+
+impl PortState {
+    /// What it means, and what to do, for people.
+    #[must_use]
+    pub fn text(&self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "set down: nothing passes until it is set up",
+            Self::NoCarrier => "no carrier: nothing passes until its other end is up",
+            Self::Gone => {
+                "the device is gone: nothing passes; make it again and restart the gateway"
+            }
+            Self::Replaced => {
+                "another device has its name now, which the gateway does not use: restart the \
+                 gateway"
+            }
+            Self::Unguarded => {
+                "its XDP program is gone: frames reach the host and not the gateway; restart the \
+                 gateway"
+            }
+        }
+    }
+}

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::assemble::{Deal, deal};
 use super::convert::{idle_policy, link_options, pipeline_config, shard_config};
 use super::devices::link_status;
+use super::ports;
 use super::watchdog;
 use crate::af_xdp::{Link, XdpError, XdpQueue};
 use crate::clock::MonotonicClock;
@@ -129,7 +130,9 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
         .map_err(system("cannot start the watchdog"))?;
     let state = PolicyState::new(policy, compiler, publisher, links, compile_time);
     // Links stay open for as long as the gateway lives: the controller owns them from here on.
-    let devices = Mutex::new(devices);
+    let devices = Arc::new(Mutex::new(devices));
+    ports::watch(Arc::clone(&devices), Arc::clone(&stop))
+        .map_err(system("cannot start the watch of the ports"))?;
     let controller = Arc::new(Controller::new(ControllerSetup {
         state,
         exchange: Arc::clone(&exchange),

@@ -72,7 +72,7 @@ clean() {
 leave() {
   local code=$?
   trap - EXIT INT TERM
-  if [[ $keep == yes && $code == 0 ]]; then
+  if [[ $keep == yes && $code -le 1 ]]; then
     say_kept
   else
     clean
@@ -114,32 +114,32 @@ make_lab() {
     inside "$name" sh -c 'cd /proc/sys/net/ipv6/conf/default 2>/dev/null || exit 0
       echo 0 >accept_dad; echo 0 >accept_ra; echo 0 >router_solicitations'
   done
-  for name in sw-out sw-in; do
+  for name in sw-out sw-data; do
     ip -n "$LAB-lan" link add "$name" type bridge mcast_snooping 0
     ip -n "$LAB-lan" link set "$name" addrgenmode none up
   done
   plug client eth0 sw-out to-client
   plug admin eth0 sw-out to-admin
   plug gw gw-out sw-out to-gw-out
-  plug gw gw-in sw-in to-gw-in
-  plug web eth0 sw-in to-web
-  plug db eth0 sw-in to-db
-  wire web eth1 gw gw-db-out
-  wire db eth1 gw gw-db-in
+  wire web eth0 gw gw-in
+  plug client eth1 sw-data to-client-2
+  plug web eth1 sw-data to-web
+  plug gw gw-db-out sw-data to-gw-db-out
+  wire db eth0 gw gw-db-in
   address client eth0 100
   address admin eth0 200
   address web eth0 10
   address db eth0 20
-  # Between web and database the way is the second wire.
+  # The way to the database is the second wire.
   ip -n "$LAB-web" route add $DB/32 dev eth1 src $WEB
-  ip -n "$LAB-db" route add $WEB/32 dev eth1 src $DB
+  ip -n "$LAB-client" route add $DB/32 dev eth1 src $CLIENT
 }
 
 serve_files() { # HOST PORT TEXT
   local folder=$RUN/$1-$2
   mkdir -p "$folder"
   echo "$3" >"$folder/index.html"
-  background "$1" "$1-$2" python3 -m http.server "$2" --directory "$folder"
+  background "$1" "$1-$2" python3 -m http.server --bind :: "$2" --directory "$folder"
 }
 
 await() { # WHAT COMMAND...: until it succeeds, 15 s at most
@@ -248,10 +248,10 @@ step_change() {
   await "the database's end" bash -c "! kill -0 $database"
   background db iperf3 iperf3 -s -1 -p 5432
   await "the transfer's server" listens db 5432
-  ip netns exec $LAB-web iperf3 -J -c $DB -p 5432 -t 6 -b 200M >"$RUN/transfer.json" 2>&1 &
+  ip netns exec $LAB-web iperf3 -J -c $DB -p 5432 -t 6 -b 100M >"$RUN/transfer.json" 2>&1 &
   transfer=$!
   echo $transfer >>"$RUN/pids"
-  note "web sends to the database at 200 Mbit/s; meanwhile:"
+  note "web sends to the database at 100 Mbit/s; meanwhile:"
   sleep 1.5
   is_refused "port 8080 is closed" client nc -z -w 1 $WEB 8080
   says "a rule opens it" 'generation [0-9]+ in force on every worker' apply "$RUN/opened.toml"
@@ -264,12 +264,11 @@ step_change() {
     bad "the transfer ended before the changes did"
   fi
   if wait $transfer; then
-    report=$(jq -r '.end.sum_sent | "\(.bytes) \(.retransmits) \(.bits_per_second)"' \
-      "$RUN/transfer.json")
-    read -r bytes again _ <<<"$report"
-    note "$((bytes / 1000000)) MB sent, $again segments sent again"
-    # The sender's own stack may repeat a segment or two on a busy machine.
-    if ((bytes > 100000000 && again <= 10)); then
+    report=$(jq -r '.end.sum_sent | "\(.bytes) \(.retransmits)"' "$RUN/transfer.json")
+    read -r bytes again <<<"$report"
+    note "$((bytes / 1000000)) MB sent, $again segments of some $((bytes / 1448)) sent again"
+    # On a busy machine a sender repeats a segment or two by itself.
+    if ((bytes > 70000000 && again * 1000 <= bytes / 1448)); then
       good "it was not disturbed: connections live on, as in AWS"
     else
       bad "it was disturbed"
@@ -368,9 +367,8 @@ start_gateway
 
 heading "Portcullis: a wire with security groups"
 cat <<PICTURE
-    client $CLIENT ─┬─ gw-out ═ gateway ═ gw-in ─┬─ web $WEB
-    admin  $ADMIN ─┘                            └─ db  $DB
-                web ── gw-db-out ═ gateway ═ gw-db-in ── db
+    client $CLIENT, admin $ADMIN ── gw-out ═ gateway ═ gw-in ── web $WEB
+    client, web ── gw-db-out ═ gateway ═ gw-db-in ── db $DB
 PICTURE
 step_web
 step_explain

@@ -42,13 +42,13 @@ pub enum PageKind {
 }
 
 impl PageKind {
-    /// `huge`, `transparent` or `small`.
+    /// `huge pages`, `transparent huge pages` or `4 KiB pages`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Huge => "huge",
-            Self::Transparent => "transparent",
-            Self::Small => "small",
+            Self::Huge => "huge pages",
+            Self::Transparent => "transparent huge pages",
+            Self::Small => "4 KiB pages",
         }
     }
 }

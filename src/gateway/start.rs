@@ -258,7 +258,7 @@ fn announce(links: &[Link], cores: &[usize]) {
     for link in links {
         let description = link.describe();
         for note in &description.notes {
-            warn!(link = description.name, "{note}");
+            info!(link = description.name, "{note}");
         }
         let [inside, outside] = &description.ports;
         info!(

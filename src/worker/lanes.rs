@@ -58,7 +58,7 @@ pub struct Lanes<P> {
     routes: Vec<[Route; 2]>,
     homes: Vec<ChunkHomes>,
     /// Free chunks of which this worker is the home, by link; their capacity is all of them.
-    free: Vec<Vec<ChunkAddr>>,
+    pub(super) free: Vec<Vec<ChunkAddr>>,
     exchange: Arc<Exchange>,
     /// Workers to ring at the end of the turn.
     ring: Vec<bool>,
@@ -262,11 +262,7 @@ impl<P: Port> Lanes<P> {
                 }
             }
         }
-        for queue in queues.iter_mut().filter(|queue| queue.receives) {
-            if let Some(free) = free.get_mut(queue.link.index()) {
-                queue.port.refill(|| free.pop(), CHUNKS_PER_TURN_MAX);
-            }
-        }
+        refill(queues, free, CHUNKS_PER_TURN_MAX);
         for (index, ring) in ring.iter_mut().enumerate() {
             if std::mem::take(ring) {
                 exchange.wake(WorkerId(u16::try_from(index).unwrap_or(u16::MAX)));
@@ -276,12 +272,7 @@ impl<P: Port> Lanes<P> {
 
     /// Fills the receive side as far as chunks and rings go; before the first turn.
     pub fn prefill(&mut self) {
-        for queue in self.queues.iter_mut().filter(|queue| queue.receives) {
-            if let Some(free) = self.free.get_mut(queue.link.index()) {
-                let all = free.len();
-                queue.port.refill(|| free.pop(), all);
-            }
-        }
+        refill(&mut self.queues, &mut self.free, usize::MAX);
     }
 
     /// Whether something waits that a sleeper would have to be woken for.
@@ -312,6 +303,20 @@ impl<P: Port> Lanes<P> {
     /// The worker's queues, for tests that drive ports without a kernel.
     pub fn queues_mut(&mut self) -> &mut [OwnQueue<P>] {
         &mut self.queues
+    }
+}
+
+/// Gives free chunks to the receive queues, at most `limit` to each. Where chunks are few, every
+/// queue of a link gets an even share of them, so that none goes without.
+fn refill<P: Port>(queues: &mut [OwnQueue<P>], free: &mut [Vec<ChunkAddr>], limit: usize) {
+    for (link, free) in free.iter_mut().enumerate() {
+        let receives = |queue: &&mut OwnQueue<P>| queue.receives && queue.link.index() == link;
+        let mut waiting = queues.iter_mut().filter(receives).count();
+        for queue in queues.iter_mut().filter(receives) {
+            let share = free.len().div_ceil(waiting.max(1));
+            queue.port.refill(|| free.pop(), share.min(limit));
+            waiting = waiting.saturating_sub(1);
+        }
     }
 }
 

@@ -352,3 +352,32 @@ fn a_new_policy_is_live_after_one_turn_of_each_worker() {
     assert_eq!(rig.check_ledger(), (arrived, 0, arrived));
     assert_eq!(rig.dropped(DropReason::Unregistered), arrived);
 }
+
+#[test]
+fn every_queue_gets_chunks_however_few_there_are() {
+    let shape = Shape {
+        workers: 1,
+        with_queues: 1,
+        chunks: 9,
+        inbox_frames: 4,
+        transmit_max: 8,
+    };
+    let mut rig = rig(&shape, &datagrams(1));
+    // Both queues would take all nine.
+    for queue in rig.workers[0].lanes_mut().queues_mut() {
+        queue.port.fill_max = usize::MAX;
+    }
+    let port = &mut rig.workers[0].lanes_mut().queues_mut()[PortSide::Outside.index()].port;
+    let all: Vec<ChunkAddr> = port.fill.drain(..).collect();
+    assert_eq!(all.len(), 9);
+    rig.workers[0].lanes_mut().free[LINK.index()].extend(all);
+    rig.workers[0].lanes_mut().prefill();
+    let filled = |rig: &mut Rig, side: PortSide| {
+        rig.workers[0].lanes_mut().queues_mut()[side.index()]
+            .port
+            .fill
+            .len()
+    };
+    assert_eq!(filled(&mut rig, PortSide::Inside), 5);
+    assert_eq!(filled(&mut rig, PortSide::Outside), 4);
+}

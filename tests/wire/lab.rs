@@ -43,6 +43,9 @@ pub(crate) struct Plan<'a> {
     pub(crate) queues: u32,
     /// Chunks of packet memory.
     pub(crate) frames: u32,
+    pub(crate) frame_size: u32,
+    /// MTU of every device.
+    pub(crate) mtu: usize,
     /// Cores of the workers.
     pub(crate) cores: &'a [usize],
     /// GRO on at the hosts: what a device needs to receive frames that a driver redirects.
@@ -59,6 +62,8 @@ impl Default for Plan<'_> {
             links: 1,
             queues: 1,
             frames: 8192,
+            frame_size: 2048,
+            mtu: 1500,
             cores: &[1],
             gro: false,
         }
@@ -220,7 +225,7 @@ impl Lab {
         lab
     }
 
-    fn gateway_namespace(&self) -> String {
+    pub(crate) fn gateway_namespace(&self) -> String {
         format!("{}-gw", self.id)
     }
 
@@ -244,7 +249,7 @@ impl Lab {
         }));
         let [.., last] = mac;
         let mac = format!("02:00:00:07:{link:02x}:{last:02x}");
-        let queues = plan.queues.to_string();
+        let (queues, mtu) = (plan.queues.to_string(), plan.mtu.to_string());
         let mut add = vec![
             "link",
             "add",
@@ -264,6 +269,7 @@ impl Lab {
         ]);
         add.extend(["peer", "name", &port, "netns", &gateway]);
         add.extend(["numrxqueues", &queues, "numtxqueues", &queues]);
+        add.extend(["mtu", &mtu]);
         must(&add);
         let mut script = "ip link set lo up".to_owned();
         for number in hosts {
@@ -277,7 +283,7 @@ impl Lab {
             script += &format!(" && ip addr add {v4} dev {HOST_DEVICE}");
             script += &format!(" && ip addr add {v6} dev {HOST_DEVICE} nodad{later}");
         }
-        script += &format!(" && ip link set {HOST_DEVICE} up");
+        script += &format!(" && ip link set {HOST_DEVICE} mtu {mtu} up");
         // A partial checksum would go out as it is.
         script += &format!(" && ethtool -K {HOST_DEVICE} tx off");
         if plan.gro {
@@ -293,8 +299,8 @@ impl Lab {
         let folder = self.folder.display();
         let mut file = format!(
             "policy = \"policy.toml\"\ncontrol_socket = \"{folder}/control.sock\"\n\
-             state_dir = \"{folder}/state\"\n[workers]\ncores = {:?}\n[umem]\nframes = {}\n",
-            plan.cores, plan.frames
+             state_dir = \"{folder}/state\"\n[workers]\ncores = {:?}\n[umem]\nframes = {}\nframe_size = {}\n",
+            plan.cores, plan.frames, plan.frame_size
         );
         for link in 0..plan.links {
             file += &format!("[[link]]\nname = \"link{link}\"\ninside = \"in{link}\"\n");

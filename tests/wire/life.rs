@@ -120,10 +120,7 @@ fn detach_takes_the_programs_off() {
                 lab.command(&arguments).output().unwrap()
             };
             let attached = |lab: &Lab| {
-                let namespace = lab
-                    .host_of(Side::Outside, 0)
-                    .namespace
-                    .replace("-out0", "-gw");
+                let namespace = lab.gateway_namespace();
                 let links = text(&ip(&["-n", &namespace, "-d", "link"]).stdout);
                 links.matches("prog/xdp").count()
             };
@@ -255,10 +252,7 @@ fn an_address_or_another_program_on_a_port_is_refused() {
             lab.command(&["detach", "--all", "--config", "gateway.toml"])
                 .output()
                 .unwrap();
-            let namespace = lab
-                .host_of(Side::Outside, 0)
-                .namespace
-                .replace("-out0", "-gw");
+            let namespace = lab.gateway_namespace();
             let refused = |lab: &Lab, part: &str| {
                 let done = lab
                     .command(&["run", "--config", "gateway.toml"])
@@ -386,4 +380,64 @@ fn status_shows_the_links_and_their_mode() {
             assert_eq!(mode & 0o777, 0o600);
         },
     );
+}
+
+#[test]
+fn a_stopped_gateway_is_not_a_stuck_one() {
+    let plan = Plan {
+        policy: &policy(RULES),
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        lab.inside().serve_tcp(WEB, 80);
+        lab.outside().open("a", "tcp", WEB, 80);
+        lab.signal("-STOP");
+        assert!(!lab.outside().ping(WEB, SILENCE));
+        std::thread::sleep(Duration::from_millis(3500));
+        lab.signal("-CONT");
+        assert_eq!(lab.outside().say("a", 32, PATIENCE), "ok");
+        std::thread::sleep(Duration::from_millis(1200));
+        lab.reaches(Side::Outside, "ping", WEB, 0);
+    });
+}
+
+#[test]
+fn a_port_that_goes_down_and_comes_back_forwards_again() {
+    let plan = Plan {
+        policy: &policy(RULES),
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        lab.inside().serve_tcp(WEB, 80);
+        lab.outside().open("a", "tcp", WEB, 80);
+        for device in ["in0", "out0"] {
+            let namespace = lab.gateway_namespace();
+            ip(&["-n", &namespace, "link", "set", device, "down"]);
+            assert!(!lab.outside().ping(WEB, SILENCE), "{device} is down");
+            ip(&["-n", &namespace, "link", "set", device, "up"]);
+            assert_eq!(lab.outside().say("a", 32, PATIENCE), "ok", "{device}");
+        }
+    });
+}
+
+#[test]
+fn a_whole_link_carries_larger_frames() {
+    let mtu = 3000;
+    let plan = Plan {
+        policy: &policy(RULES),
+        frame_size: 4096,
+        mtu,
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        let ping = |size: usize| {
+            let size = (size - 28).to_string();
+            let argv = [
+                "ping", "-n", "-q", "-c", "1", "-W", "4", "-M", "do", "-s", &size, WEB,
+            ];
+            lab.outside().run(&argv).code == 0
+        };
+        assert!(ping(64));
+        assert!(ping(mtu), "a frame of the whole MTU");
+    });
 }

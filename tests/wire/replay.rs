@@ -29,16 +29,7 @@ fn start_captures(lab: &Lab) {
         for way in ["in", "out"] {
             let file = lab.folder.join(format!("{name}-{way}.pcap"));
             let file = file.to_str().unwrap();
-            let options = [
-                "-i",
-                "e0",
-                "-Q",
-                way,
-                "-U",
-                "-Z",
-                "root",
-                "--immediate-mode",
-            ];
+            let options = ["-i", "e0", "-Q", way, "-U", "-Z", "root", "-B", "32768"];
             let nano = "--time-stamp-precision=nano";
             let argv = [&["tcpdump", "-n", "-w", file, nano], &options[..]].concat();
             lab.host_of(side, 0).start(way, &argv);
@@ -155,99 +146,105 @@ fn raw_traffic(lab: &Lab) {
     }
 }
 
+/// Everything that both hosts sent, in the order of its times.
+fn sent(lab: &Lab) -> Vec<(Side, Captured)> {
+    let mut sent = Vec::new();
+    for (side, name) in [(Side::Outside, "outside-out"), (Side::Inside, "inside-out")] {
+        let packets = read(&lab.folder.join(format!("{name}.pcap")));
+        sent.extend(packets.into_iter().map(|packet| (side, packet)));
+    }
+    sent.sort_by_key(|(_, (time, _))| *time);
+    sent
+}
+
+/// Runs `replay`; its verdicts, and the frames that it allows.
+fn replay(lab: &Lab, packets: &[Captured]) -> (Vec<Value>, Vec<Vec<u8>>) {
+    write(&lab.folder.join("input.pcap"), packets);
+    let files = ["--allowed", "allowed.pcap", "--verdicts", "verdicts.jsonl"];
+    let input = ["replay", "--policy", "policy.toml", "--pcap", "input.pcap"];
+    let done = lab.portcullis(&[&input[..], &files[..]].concat());
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(!done.stdout.is_empty(), "a summary");
+    let lines = fs::read_to_string(lab.folder.join("verdicts.jsonl")).unwrap();
+    let allowed = read(&lab.folder.join("allowed.pcap"));
+    (
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect(),
+        allowed.into_iter().map(|(_, data)| data).collect(),
+    )
+}
+
 #[test]
 fn replay_judges_a_capture_as_the_wire_did() {
     let policy = policy(RULES).replace("\"10.7.0.10\"", "\"10.7.0.10\", \"10.7.0.20\"");
-    wire_test(
-        &Plan {
-            policy: &policy,
-            ..Plan::default()
-        },
-        |lab| {
-            start_captures(lab);
-            traffic(lab);
-            stop_captures(lab);
-            let captured = |name: &str| read(&lab.folder.join(format!("{name}.pcap")));
-            let tag = |side: Side, packets: Vec<Captured>| {
-                packets.into_iter().map(move |packet| (side, packet))
-            };
-            let mut sent: Vec<(Side, Captured)> = tag(Side::Outside, captured("outside-out"))
-                .chain(tag(Side::Inside, captured("inside-out")))
-                .collect();
-            sent.sort_by_key(|(_, (time, _))| *time);
-            let packets: Vec<Captured> = sent.iter().map(|(_, packet)| packet.clone()).collect();
-            assert!(packets.len() > 1000, "{} packets", packets.len());
-            let [input, output] = ["input.pcap", "allowed.pcap"].map(|name| lab.folder.join(name));
-            write(&input, &packets);
-            let done = lab.portcullis(&[
-                "replay",
-                "--policy",
-                "policy.toml",
-                "--pcap",
-                "input.pcap",
-                "--allowed",
-                "allowed.pcap",
-                "--verdicts",
-                "verdicts.jsonl",
-            ]);
-            assert!(done.status.success(), "{}", text(&done.stderr));
-            assert!(!done.stdout.is_empty(), "a summary");
-            let verdicts: Vec<Value> = fs::read_to_string(lab.folder.join("verdicts.jsonl"))
-                .unwrap()
-                .lines()
-                .map(|line| serde_json::from_str(line).unwrap())
-                .collect();
-            assert_eq!(verdicts.len(), packets.len(), "a line for each packet");
-            let allowed: Vec<&(Side, Captured)> = sent
+    let plan = Plan {
+        policy: &policy,
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        start_captures(lab);
+        traffic(lab);
+        stop_captures(lab);
+        let sent = sent(lab);
+        assert!(sent.len() > 1000, "{} packets", sent.len());
+        let packets: Vec<Captured> = sent.iter().map(|(_, packet)| packet.clone()).collect();
+        let (verdicts, out) = replay(lab, &packets);
+        assert_eq!(verdicts.len(), packets.len(), "a line for each packet");
+        let allowed: Vec<(Side, &Vec<u8>)> = sent
+            .iter()
+            .zip(&verdicts)
+            .filter(|(_, verdict)| verdict["verdict"] == "allow")
+            .map(|((side, (_, data)), _)| (*side, data))
+            .collect();
+        assert!(
+            out.iter().eq(allowed.iter().map(|(_, data)| *data)),
+            "--allowed"
+        );
+        for (from, at) in [(Side::Outside, "inside-in"), (Side::Inside, "outside-in")] {
+            let judged: Vec<&Vec<u8>> = allowed
                 .iter()
-                .zip(&verdicts)
-                .filter(|(_, verdict)| verdict["verdict"] == "allow")
-                .map(|(packet, _)| packet)
+                .filter(|(side, _)| *side == from)
+                .map(|(_, data)| *data)
                 .collect();
-            let out: Vec<Vec<u8>> = read(&output).into_iter().map(|(_, data)| data).collect();
-            let judged: Vec<Vec<u8>> = allowed.iter().map(|(_, (_, data))| data.clone()).collect();
-            assert!(out == judged, "--allowed and --verdicts differ");
-            for (from, at) in [(Side::Outside, "inside-in"), (Side::Inside, "outside-in")] {
-                let judged: Vec<&Vec<u8>> = allowed
-                    .iter()
-                    .filter(|(side, _)| *side == from)
-                    .map(|(_, (_, data))| data)
-                    .collect();
-                let arrived = captured(at);
-                compare(&judged, &arrived, at);
-            }
-            let denied = verdicts
-                .iter()
-                .filter(|verdict| verdict["verdict"] == "deny");
-            let reasons: std::collections::BTreeSet<_> = denied
-                .map(|verdict| verdict["reason"].as_str().unwrap())
-                .collect();
-            for reason in [
-                "no-rule",
-                "unregistered",
-                "malformed",
-                "invalid",
-                "fragment",
-            ] {
-                assert!(reasons.contains(reason), "{reason} of {reasons:?}");
-            }
-            for (index, verdict) in verdicts.iter().enumerate() {
-                assert_eq!(verdict["index"], index);
-                let keys: Vec<_> = verdict.as_object().unwrap().keys().collect();
-                let all = [
-                    "index",
-                    "time",
-                    "interface",
-                    "direction",
-                    "verdict",
-                    "reason",
-                    "rule",
-                    "group",
-                ];
-                assert_eq!(keys, all);
-            }
-        },
-    );
+            compare(&judged, &read(&lab.folder.join(format!("{at}.pcap"))), at);
+        }
+        check_lines(&verdicts);
+    });
+}
+
+fn check_lines(verdicts: &[Value]) {
+    let denied = verdicts
+        .iter()
+        .filter(|verdict| verdict["verdict"] == "deny");
+    let reasons: std::collections::BTreeSet<_> = denied
+        .map(|verdict| verdict["reason"].as_str().unwrap())
+        .collect();
+    for reason in [
+        "no-rule",
+        "unregistered",
+        "malformed",
+        "invalid",
+        "fragment",
+    ] {
+        assert!(reasons.contains(reason), "{reason} of {reasons:?}");
+    }
+    let all = [
+        "index",
+        "time",
+        "interface",
+        "direction",
+        "verdict",
+        "reason",
+        "rule",
+        "group",
+    ];
+    for (index, verdict) in verdicts.iter().enumerate() {
+        assert_eq!(verdict["index"], index);
+        let keys: Vec<_> = verdict.as_object().unwrap().keys().collect();
+        assert_eq!(keys, all);
+    }
 }
 
 fn compare(judged: &[&Vec<u8>], arrived: &[Captured], at: &str) {
@@ -260,4 +257,96 @@ fn compare(judged: &[&Vec<u8>], arrived: &[Captured], at: &str) {
         );
     }
     assert_eq!(judged.len(), arrived.len(), "{at}");
+}
+
+/// Writes pcapng whose packets say which port they came in on.
+fn write_pcapng(path: &Path, packets: &[(Side, Vec<u8>)]) {
+    use pcap_file::pcapng::PcapNgWriter;
+    use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+    use pcap_file::pcapng::blocks::interface_description::{
+        InterfaceDescriptionBlock, InterfaceDescriptionOption,
+    };
+    let mut writer = PcapNgWriter::new(File::create(path).unwrap()).unwrap();
+    for name in ["in0", "out0"] {
+        let block = InterfaceDescriptionBlock {
+            linktype: pcap_file::DataLink::ETHERNET,
+            snaplen: 0,
+            options: vec![InterfaceDescriptionOption::IfName(name.into())],
+        };
+        writer.write_pcapng_block(block).unwrap();
+    }
+    for (index, (from, data)) in (0_u64..).zip(packets) {
+        let block = EnhancedPacketBlock {
+            interface_id: u32::from(*from == Side::Outside),
+            timestamp: Duration::from_micros(1_700_000_000_000_000 + index),
+            original_len: u32::try_from(data.len()).unwrap(),
+            data: data.into(),
+            options: Vec::new(),
+        };
+        writer.write_pcapng_block(block).unwrap();
+    }
+}
+
+#[test]
+fn a_capture_that_names_its_ports_is_judged_by_them() {
+    let policy = policy(RULES);
+    let plan = Plan {
+        policy: &policy,
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        let [far, web, stranger] = ["10.7.0.40", "10.7.0.10", "10.7.0.99"].map(address);
+        let packets = [
+            (Side::Outside, udp((web, 53), (far, 53), b"spoofed")),
+            (Side::Inside, udp((web, 53), (far, 53), b"not spoofed")),
+            (
+                Side::Inside,
+                udp((stranger, 53), (far, 53), b"unregistered"),
+            ),
+            (
+                Side::Inside,
+                udp((far, 53), (web, 53), b"an outside address inside"),
+            ),
+            (Side::Outside, udp((far, 7), (web, 53), b"good")),
+            (Side::Outside, ip(far, web, 132, &[0; 40])),
+        ];
+        let frames: Vec<(Side, Vec<u8>)> = packets
+            .iter()
+            .flat_map(|(from, packet)| {
+                let tags: [&[(u16, u16)]; 3] = [&[], &[(0x8100, 7)], &[(0x88a8, 8), (0x8100, 9)]];
+                tags.map(|tags| (*from, lab.tagged(*from, 0, tags, packet)))
+            })
+            .collect();
+        let wire: Vec<bool> = frames
+            .iter()
+            .map(|(from, frame)| lab.cross(*from, std::slice::from_ref(frame))[0])
+            .collect();
+        write_pcapng(&lab.folder.join("named.pcapng"), &frames);
+        let done = lab.portcullis(&[
+            "replay",
+            "--policy",
+            "policy.toml",
+            "--config",
+            "gateway.toml",
+            "--pcap",
+            "named.pcapng",
+            "--verdicts",
+            "named.jsonl",
+        ]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let lines = fs::read_to_string(lab.folder.join("named.jsonl")).unwrap();
+        let lines: Vec<Value> = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), frames.len());
+        for (line, passed) in lines.iter().zip(&wire) {
+            assert_eq!(line["verdict"] == "allow", *passed, "{line}");
+        }
+        assert_eq!(
+            [&lines[0]["reason"], &lines[0]["direction"]],
+            ["spoofed", "ingress"]
+        );
+        assert!(wire.iter().any(|passed| *passed) && wire.iter().any(|passed| !passed));
+    });
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crossbeam::channel::{Sender, bounded};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -23,8 +24,8 @@ use crate::compile::CompileError;
 use crate::config::Config;
 use crate::conntrack::Shard;
 use crate::control::{
-    Controller, ControllerSetup, PolicyState, Server, ServerError, SocketOwner, WatchError,
-    watch_file,
+    Controller, ControllerSetup, PolicyState, ReloadCause, Server, ServerError, SocketOwner,
+    WatchError, watch_file,
 };
 use crate::pipeline::Steering;
 use crate::policy::Policy;
@@ -149,13 +150,15 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     server
         .serve(Arc::clone(&controller))
         .map_err(system("cannot serve the control socket"))?;
-    let reloaded = Arc::clone(&controller);
-    watch_file(&config.policy, move || reloaded.reload())?;
+    let reload = start_reloads(&controller).map_err(system("cannot start the reloads"))?;
+    let changed = reload.clone();
+    watch_file(&config.policy, move || changed.ask(ReloadCause::File))?;
+    reload.ask(ReloadCause::Start);
     notify(NotifyState::Ready);
     info!(socket = %config.control_socket.display(), "ready: every port forwards");
     for signal in signals.forever() {
         match signal {
-            SIGHUP => controller.reload(),
+            SIGHUP => reload.ask(ReloadCause::Signal),
             _ => break,
         }
     }
@@ -163,6 +166,31 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     info!("ending: the links do as on_exit says");
     finish(&exchange, workers, &stop);
     Ok(())
+}
+
+/// Asks for reloads of the policy; they are made on a thread of their own, one at a time, so that
+/// SIGTERM never waits for one.
+#[derive(Clone)]
+struct Reloads(Sender<ReloadCause>);
+
+/// Requests that wait at most. More than these say nothing new: each reads the file as it is then.
+const RELOADS_MAX: usize = 16;
+
+impl Reloads {
+    fn ask(&self, cause: ReloadCause) {
+        // Full: what waits reads the file later than now.
+        let _full = self.0.try_send(cause);
+    }
+}
+
+fn start_reloads(controller: &Arc<Controller>) -> io::Result<Reloads> {
+    let (sender, causes) = bounded(RELOADS_MAX);
+    let controller = Arc::clone(controller);
+    let body = move || causes.iter().for_each(|cause| controller.reload(cause));
+    thread::Builder::new()
+        .name("reload".to_owned())
+        .spawn(body)?;
+    Ok(Reloads(sender))
 }
 
 /// The cores to pin workers to; without any named, one that this process may use.

@@ -228,9 +228,10 @@ impl<P: Port> Lanes<P> {
                 homes,
                 free,
                 exchange,
+                ring,
                 ..
             } = self;
-            recycle(self.id, homes, free, exchange, held.link, chunk);
+            recycle(self.id, homes, free, exchange, ring, held.link, chunk);
         }
     }
 
@@ -249,7 +250,7 @@ impl<P: Port> Lanes<P> {
         for queue in queues.iter_mut() {
             let link = queue.link;
             queue.port.flush(CHUNKS_PER_TURN_MAX, |chunk| {
-                recycle(*id, homes, free, exchange, link, chunk);
+                recycle(*id, homes, free, exchange, ring, link, chunk);
             });
         }
         if let Some(inbox) = exchange.inbox(*id) {
@@ -326,6 +327,7 @@ fn recycle(
     homes: &[ChunkHomes],
     free: &mut [Vec<ChunkAddr>],
     exchange: &Exchange,
+    ring: &mut [bool],
     link: LinkId,
     chunk: ChunkAddr,
 ) {
@@ -344,5 +346,9 @@ fn recycle(
             returned.is_ok(),
             "more chunks on their way home than there are"
         );
+        // A sleeper whose fill rings ran empty would never be woken by a frame.
+        if let Some(ring) = ring.get_mut(home.index()) {
+            *ring = true;
+        }
     }
 }

@@ -303,6 +303,33 @@ fn one_sided_hand_over_does_not_starve_the_receiver() {
 }
 
 #[test]
+fn a_sleeper_is_woken_for_chunks_that_come_home() {
+    let frames = datagrams(64);
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 2,
+        with_queues: 2,
+        chunks: 64,
+        inbox_frames: 64,
+        transmit_max: 64,
+    };
+    let mut rig = rig(&shape, &frames);
+    let rung = |rig: &Rig| rig.exchange.inbox(WorkerId(0)).unwrap().doorbell.is_rung();
+    rig.arrive(0, 64, len);
+    rig.workers[0].turn(rig.now);
+    let doorbell = &rig.exchange.inbox(WorkerId(0)).unwrap().doorbell;
+    doorbell.raise();
+    assert!(!rung(&rig));
+    // Sends what it was given, then brings the chunks of worker 0 home.
+    for _ in 0..2 {
+        rig.workers[1].turn(rig.now);
+    }
+    let inbox = rig.exchange.inbox(WorkerId(0)).unwrap();
+    assert!(!inbox.returns.is_empty() && inbox.frames.is_empty());
+    assert!(rung(&rig), "the doorbell rang");
+}
+
+#[test]
 fn a_full_inbox_and_a_full_ring_drop_and_count() {
     let frames = datagrams(256);
     let len = u32::try_from(frames[0].len()).unwrap();

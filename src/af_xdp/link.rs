@@ -142,6 +142,19 @@ impl Link {
         Ok(())
     }
 
+    /// Lets no more frames in: the link does what `on_exit` says, while workers end what they have.
+    ///
+    /// # Errors
+    /// When the kernel refuses to empty a map; its sockets leave it when they close.
+    pub fn deactivate(&mut self) -> Result<(), XdpError> {
+        // Slot 0 first, so that no frame finds slot 0 filled and its own empty.
+        for bound in self.sockets.iter().filter(|bound| bound.receives) {
+            let port = &mut self.ports[bound.side.index()];
+            port.program.clear_socket(bound.queue)?;
+        }
+        Ok(())
+    }
+
     /// What the kernel counts about this link.
     ///
     /// # Errors

@@ -132,6 +132,7 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     let state = PolicyState::new(policy, compiler, publisher, links, compile_time);
     // Links stay open for as long as the gateway lives: the controller owns them from here on.
     let devices = Arc::new(Mutex::new(devices));
+    let opened = Arc::clone(&devices);
     ports::watch(Arc::clone(&devices), Arc::clone(&stop))
         .map_err(system("cannot start the watch of the ports"))?;
     let controller = Arc::new(Controller::new(ControllerSetup {
@@ -164,6 +165,16 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     }
     notify(NotifyState::Stopping);
     info!("ending: the links do as on_exit says");
+    for link in opened
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter_mut()
+    {
+        if let Err(error) = link.deactivate() {
+            let link = link.describe().name;
+            warn!(link, %error, "frames come in until the end");
+        }
+    }
     finish(&exchange, workers, &stop);
     Ok(())
 }

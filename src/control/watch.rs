@@ -129,7 +129,8 @@ impl Watch {
         if self.renew().is_ok() {
             return;
         }
-        warn!(path = %self.path.display(), "the folder of the policy file is gone; it is looked for");
+        let text = "the folder of the policy file is gone; it is looked for";
+        warn!(path = %self.path.display(), "{text}");
         // Bound: none; the thread has nothing else to do.
         while let Err(error) = self.renew() {
             debug!(%error, path = %self.path.display(), "not yet");

@@ -20,8 +20,8 @@ use crate::worker::{Exchange, FlowPage, WorkerCommand};
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a worker whose requests are as many as may wait is asked again.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
-/// Rows and pages of one answer at most: a few megabytes, and far less than a second's work.
-const ROWS_MAX: usize = 4096;
+/// Rows and pages of one answer at most: a megabyte or two, and far less than a second's work.
+const ROWS_MAX: usize = 1024;
 const PAGES_MAX: usize = 1024;
 
 /// One answer.

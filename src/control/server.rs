@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::Mode;
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::{debug, warn};
 
 use super::command::{Command, Refusal};
@@ -233,12 +233,11 @@ fn converse(stream: &UnixStream, controller: &Controller) {
 }
 
 /// Writes one answer; `false` where the client has gone.
-fn respond(stream: &UnixStream, answer: &Result<Value, Refusal>) -> bool {
+fn respond(stream: &UnixStream, answer: &Result<String, Refusal>) -> bool {
     let mut line = match answer {
-        Ok(value) => json!({ "ok": value }),
-        Err(refusal) => json!({ "error": refusal }),
-    }
-    .to_string();
+        Ok(text) => format!("{{\"ok\":{text}}}"),
+        Err(refusal) => json!({ "error": refusal }).to_string(),
+    };
     line.push('\n');
     Message::new(stream).write_all(line.as_bytes()).is_ok()
 }

@@ -78,6 +78,8 @@ pub struct FlowHead {
     pub direction: Direction,
     /// Which end of the key spoke first.
     pub opener: End,
+    /// The code of the ICMP query that opened it; 0 of other protocols.
+    pub query_code: u8,
     /// Whether it is closed, and its entry only keeps late packets out.
     pub is_tombstone: bool,
 }
@@ -212,7 +214,7 @@ pub struct ShardStats {
     pub max_flows: u32,
     /// Flows opened, reopened ones included.
     pub opened: u64,
-    /// Of these, on a tombstone or an unfinished handshake of the same key.
+    /// Of these, on a tombstone, an unfinished handshake or an ICMP query of the same key.
     pub reopened: u64,
     /// Of these, TCP connections first seen in mid-stream.
     pub picked_up: u64,

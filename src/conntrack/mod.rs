@@ -47,7 +47,7 @@ mod entry;
 mod flow;
 mod index;
 #[cfg(test)]
-mod oracle;
+pub(crate) mod oracle;
 mod shard;
 mod table;
 mod tcp;

@@ -3,8 +3,8 @@
 use super::config::{ShardConfig, TIMEOUT_MAX, TcpPickup};
 use super::entry::{Cold, Entry, Mark, PackedKey, Side};
 use super::flow::{
-    Admission, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, NewFlow, ShardStats, TableFull,
-    Track,
+    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, NewFlow, ShardStats,
+    TableFull, Track,
 };
 use super::table::Table;
 use super::tcp::{self, Step};
@@ -222,10 +222,16 @@ impl Shard {
         }
     }
 
-    /// Notes that a flow was judged again, and by which rule it goes on.
-    pub fn restamp(&mut self, index: FlowIndex, generation: Generation, rule: Option<RuleSlot>) {
+    /// Notes that a flow was judged again, and as what and by which rule it goes on.
+    pub fn restamp(
+        &mut self,
+        index: FlowIndex,
+        generation: Generation,
+        class: FlowClass,
+        rule: Option<RuleSlot>,
+    ) {
         if let Some((entry, cold)) = self.table.pair_mut(index.0) {
-            entry.restamp(cold, generation, rule);
+            entry.restamp(cold, generation, class, rule);
         }
     }
 
@@ -389,7 +395,8 @@ fn advance(
             advance_udp(entry, side);
             Step::Refresh
         }
-        Some(FlowState::UdpStream | FlowState::Icmp | FlowState::Other) => Step::Refresh,
+        Some(FlowState::UdpStream | FlowState::Other) => Step::Refresh,
+        Some(FlowState::Icmp) => advance_icmp(cold, side, packet),
         Some(state) => match packet.transport {
             Transport::Tcp(ref segment) => tcp::advance(entry, cold, side, segment, is_strict),
             // A later fragment of a segment: its header went before it.
@@ -412,6 +419,17 @@ fn advance_udp(entry: &mut Entry, side: Side) {
     }
 }
 
+/// A query of another code is another question to the rules. The reply may have any: hosts answer
+/// with the query's or with 0.
+fn advance_icmp(cold: &Cold, side: Side, packet: &IpPacket) -> Step {
+    match packet.transport {
+        Transport::Icmp { code, .. } if side == Side::Original && u32::from(code) != cold.isn => {
+            Step::Reopen
+        }
+        _ => Step::Refresh,
+    }
+}
+
 /// The entry of a flow that `packet` opens; its deadline is still to be set.
 fn begin(key: &FlowKey, new: &NewFlow, packet: &IpPacket, now: Tick) -> (Entry, Cold) {
     let mut entry = Entry::new(&PackedKey::of(key), new);
@@ -422,7 +440,10 @@ fn begin(key: &FlowKey, new: &NewFlow, packet: &IpPacket, now: Tick) -> (Entry, 
             entry.state = Some(FlowState::Udp);
             entry.set(Mark::Seen, Side::Original);
         }
-        Transport::Icmp { .. } => entry.state = Some(FlowState::Icmp),
+        Transport::Icmp { code, .. } => {
+            entry.state = Some(FlowState::Icmp);
+            cold.isn = u32::from(code);
+        }
         Transport::Other => entry.state = Some(FlowState::Other),
     }
     (entry, cold)

@@ -33,8 +33,8 @@
 //! **Resets** (RFC 5961 §3.2). A receiver obeys an RST whose sequence number is exactly what it
 //! expects next. We do not know that number, but it is bounded by two that we do: what the receiver
 //! last acknowledged, and the end of what the sender sent. An RST between the two closes the entry;
-//! one outside cannot have closed the connection, though a host older than the RFC may obey it: then
-//! the entry idles out. The bound is the data in flight, mostly one value.
+//! one outside cannot have closed the connection, though a host older than the RFC may obey it:
+//! then the entry idles out. The bound is the data in flight, mostly one value.
 //!
 //! **SYN in mid-connection** (RFC 5961 §4). The receiver answers with a challenge ACK, and the
 //! sender, if it really lost the connection, with an RST that matches it. Both pass here. Should

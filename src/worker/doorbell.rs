@@ -61,16 +61,6 @@ impl Doorbell {
     }
 }
 
-#[cfg(test)]
-impl Doorbell {
-    /// Whether it was rung since it was last lowered.
-    pub(super) fn is_rung(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut fds = [PollFd::new(&self.event, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
-    }
-}
-
 impl AsFd for Doorbell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()

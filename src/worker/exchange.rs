@@ -101,6 +101,15 @@ impl Exchange {
         Ok(())
     }
 
+    /// Whether most of a worker's chunks wait in its return ring. One that sleeps is woken by
+    /// frames, and frames need chunks: it has to be rung before it runs out, though not for each.
+    pub(super) fn lacks_chunks(&self, worker: WorkerId) -> bool {
+        self.inbox(worker).is_some_and(|inbox| {
+            let half = inbox.returns.capacity().div_ceil(2);
+            inbox.returns.len() >= half
+        })
+    }
+
     /// Wakes a worker if it sleeps.
     pub fn wake(&self, worker: WorkerId) {
         if let Some(inbox) = self.inbox(worker) {

@@ -214,3 +214,34 @@ fn the_file_is_watched_and_hup_reads_it_again() {
         },
     );
 }
+
+#[test]
+fn what_others_refer_to_cannot_go_and_duplicates_are_one() {
+    let referring = ports("80")
+        + "[security_groups.db]\ningress = [{ protocol = \"all\", from = [\"group:web\"] }]\n";
+    let plan = Plan {
+        policy: &referring,
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        let without = referring
+            .replace("[security_groups.web]", "[security_groups.other]")
+            .replace("groups = [\"web\"]", "groups = [\"other\"]");
+        let refused = lab.try_apply(&without);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = text(&refused.stderr);
+        assert!(
+            said.contains("next.toml:") && said.contains("web"),
+            "{said}"
+        );
+        let twice = ports("80, 80, 81");
+        let applied = lab.apply(&twice);
+        assert!(
+            applied["warnings"].to_string().contains("one is kept"),
+            "{applied}"
+        );
+        assert_eq!(lab.status()["snapshot"]["interfaces"], 1);
+        lab.inside().serve_tcp(WEB, 81);
+        lab.reaches(Side::Outside, "tcp", WEB, 81);
+    });
+}

@@ -136,7 +136,8 @@ pub struct QueueStatistics {
     pub side: PortSide,
     /// The queue.
     pub queue: u32,
-    /// Received packets dropped for other reasons, too long ones for instance.
+    /// Received packets dropped because the fill ring was empty, or for other reasons, too long
+    /// ones for instance.
     pub rx_dropped: u64,
     /// Fill-ring items that were no chunk.
     pub rx_invalid_descriptors: u64,
@@ -144,7 +145,7 @@ pub struct QueueStatistics {
     pub tx_invalid_descriptors: u64,
     /// Received packets dropped because the RX ring was full.
     pub rx_ring_full: u64,
-    /// Times that the fill ring was empty when a packet came.
+    /// Times that the fill ring was empty when a packet came; such packets are in `rx_dropped` too.
     pub rx_fill_ring_empty: u64,
     /// Times that the TX ring was empty when the kernel looked.
     pub tx_ring_empty: u64,

@@ -11,6 +11,7 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -23,7 +24,7 @@ use common::netns::Wire;
 use common::{can_run, run};
 use serde_json::Value;
 
-const PROGRAMS: [&str; 3] = ["ip", "ethtool", "ping"];
+const PROGRAMS: [&str; 4] = ["ip", "ethtool", "ping", "python3"];
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
 /// How long the gateway has for what it does at once: a debug build on a busy machine.
@@ -303,6 +304,53 @@ fn a_saved_policy_is_not_read_back_over_one_applied_since() {
     wait_for("what a person writes counts", || {
         gateway.status()["generation"] == 4
     });
+}
+
+#[test]
+fn flows_end_when_asked_and_are_judged_anew() {
+    let Some(gateway) = Gateway::logging("end") else {
+        return;
+    };
+    let flows = |more: &[&str]| -> Vec<Value> {
+        let done = gateway.ask(&[&["flows", "--json"], more].concat());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        serde_json::from_slice(&done.stdout).unwrap()
+    };
+    assert!(gateway.wire.pings());
+    assert_eq!(flows(&[]).len(), 1);
+    assert_eq!(flows(&["--address", "10.9.0.9", "--end"]).len(), 0);
+    assert_eq!(flows(&["--interface", "web-1", "--limit", "1"]).len(), 1);
+    assert_eq!(flows(&["--interface", "web-1", "--end"]).len(), 1);
+    assert_eq!(flows(&[]).len(), 0);
+    assert!(gateway.wire.pings(), "the rules still let it");
+    // More flows than one answer has rows.
+    let script = "import socket
+for port in range(2000, 5000):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(('10.9.0.1', port))
+    s.sendto(b'x', ('10.9.0.2', 9))
+    s.close()";
+    let sent = Command::new("ip")
+        .args([
+            "netns",
+            "exec",
+            &gateway.wire.inside.name,
+            "python3",
+            "-c",
+            script,
+        ])
+        .status();
+    assert!(sent.unwrap().success());
+    let counted = || gateway.status()["conntrack"]["flows"].as_u64().unwrap();
+    wait_for("they are in the table", || counted() > 2000);
+    let ports: HashSet<u64> = flows(&[])
+        .iter()
+        .map(|flow| flow["source_port"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ports.len() as u64, counted(), "each once");
+    assert_eq!(flows(&["--limit", "1500", "--end"]).len(), 1500);
+    let left = ports.len() as u64 - 1500;
+    wait_for("the gauge follows", || counted() == left);
 }
 
 #[test]

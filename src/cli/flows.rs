@@ -17,6 +17,9 @@ pub(super) struct Arguments {
     /// At most so many; 0 = all
     #[arg(long, value_name = "N", default_value_t = 0)]
     limit: usize,
+    /// End the flows that are listed: their next packets are judged as first ones
+    #[arg(long)]
+    end: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -32,6 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         address: arguments.address,
         limit: arguments.limit,
         from: None,
+        end: arguments.end,
     };
     let mut count = 0_usize;
     // Printed as it comes: a full table is more than memory should hold. Bound: each answer's
@@ -61,7 +65,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     out.flush()?;
     if !arguments.json {
-        writeln!(io::stderr(), "{count} flows")?;
+        let what = if arguments.end {
+            "flows ended"
+        } else {
+            "flows"
+        };
+        writeln!(io::stderr(), "{count} {what}")?;
     }
     Ok(())
 }

@@ -77,6 +77,9 @@ pub struct FlowsRequest {
     /// Where to go on: an earlier answer's `next`.
     #[serde(default)]
     pub from: Option<FlowCursor>,
+    /// End those that are listed: their next packets are judged as first ones.
+    #[serde(default)]
+    pub end: bool,
 }
 
 /// A place in the tables of all workers.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 
 use super::command::{FlowCursor, FlowsRequest};
@@ -81,7 +81,18 @@ pub struct FlowRow {
 }
 
 fn fetch_page(exchange: &Exchange, from: FlowCursor) -> Result<Box<FlowPage>, String> {
-    let worker = WorkerId(from.worker);
+    let page = FlowPage::new(from.slot);
+    ask(exchange, WorkerId(from.worker), |reply| {
+        WorkerCommand::Flows(page, reply)
+    })
+}
+
+/// Gives a worker a request, and waits for its answer.
+fn ask<T>(
+    exchange: &Exchange,
+    worker: WorkerId,
+    command: impl FnOnce(Sender<T>) -> WorkerCommand,
+) -> Result<T, String> {
     let clock = MonotonicClock::start();
     let late = || {
         format!(
@@ -90,7 +101,7 @@ fn fetch_page(exchange: &Exchange, from: FlowCursor) -> Result<Box<FlowPage>, St
         )
     };
     let (reply, answer) = bounded(1);
-    let mut command = WorkerCommand::Flows(FlowPage::new(from.slot), reply);
+    let mut command = command(reply);
     // Bound: ANSWER_PATIENCE.
     while let Err(refused) = exchange.command(worker, command) {
         if clock.now().since(Tick::default()) >= ANSWER_PATIENCE {
@@ -146,8 +157,10 @@ pub(super) fn list(
             break;
         };
         let page = fetch_page(exchange, from)?;
+        let worker = WorkerId(from.worker);
+        let mut keys = Vec::new();
         for flow in &page.rows {
-            let row = describe(WorkerId(from.worker), flow, snapshot, links);
+            let row = describe(worker, flow, snapshot, links);
             let wanted = request
                 .interface
                 .as_ref()
@@ -155,16 +168,18 @@ pub(super) fn list(
                 && request
                     .address
                     .is_none_or(|a| row.source == a || row.destination == a);
-            if wanted {
+            // Who asks for few wants no more of a page.
+            if wanted && (request.limit == 0 || rows.len() < request.limit) {
+                keys.push(flow.key);
                 rows.push(row);
             }
         }
+        if request.end && !keys.is_empty() {
+            ask(exchange, worker, |reply| WorkerCommand::End(keys, reply))?;
+        }
         next = after(exchange, from, &page);
     }
-    // A page that fills the list is taken whole, so that the next answer misses nothing; who asks
-    // for few wants no next.
     if request.limit != 0 && rows.len() >= request.limit {
-        rows.truncate(request.limit);
         next = None;
     }
     Ok(FlowList { flows: rows, next })

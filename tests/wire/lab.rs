@@ -604,7 +604,8 @@ impl Lab {
         }
         for link in status["links"].as_array().unwrap() {
             for queue in link["queues"].as_array().unwrap() {
-                for counter in ["rx_dropped", "rx_ring_full", "rx_fill_ring_empty"] {
+                // What finds the fill ring empty is in `rx_dropped` (kernel: `__xsk_rcv`).
+                for counter in ["rx_dropped", "rx_ring_full"] {
                     books.kernel_dropped += queue["kernel"][counter].as_u64().unwrap();
                 }
             }

@@ -40,8 +40,11 @@ const STRETCHES_MAX: usize = 4;
 const WAITING_PER_DATAGRAM_MAX: usize = 8;
 /// Frames that wait at one worker, of all datagrams.
 pub const WAITING_MAX: usize = 256;
-/// Buckets that one turn looks at for datagrams whose time is over.
-const EXPIRE_PER_TURN_MAX: usize = 16;
+/// Buckets that one turn looks at, at most, for datagrams whose time is over.
+const EXPIRE_PER_TURN_MAX: usize = 256;
+/// Nanoseconds of one bucket's turn in the sweep, so that it comes round in half a second.
+const BUCKET_NS: u64 = 500_000_000 / BUCKETS as u64;
+const SWEEP_NS: u64 = BUCKET_NS * BUCKETS as u64;
 /// Turns after which every datagram has been looked at.
 pub const FRAGMENT_SWEEP_TURNS: usize = BUCKETS / EXPIRE_PER_TURN_MAX;
 
@@ -117,6 +120,8 @@ pub struct Fragments {
     released: Vec<(Ticket, Release)>,
     /// Where the sweep goes on.
     sweep: usize,
+    /// Up to when it has swept.
+    swept: Tick,
     occupied: usize,
 }
 
@@ -133,6 +138,7 @@ impl Fragments {
             free: tickets.collect(),
             released: Vec::with_capacity(WAITING_MAX),
             sweep: 0,
+            swept: Tick(0),
             occupied: 0,
         }
     }
@@ -207,10 +213,17 @@ impl Fragments {
 
     /// Ends datagrams whose time is over; once a turn.
     pub fn expire(&mut self, now: Tick) {
+        // Once round is enough, however long nobody looked.
+        let since = self.swept.0.max(now.0.saturating_sub(SWEEP_NS));
+        let due = now.0.saturating_sub(since) / BUCKET_NS;
+        let count = usize::try_from(due)
+            .unwrap_or(usize::MAX)
+            .min(EXPIRE_PER_TURN_MAX);
+        self.swept = Tick(since.saturating_add((count as u64).saturating_mul(BUCKET_NS)));
         if self.occupied == 0 {
             return;
         }
-        for _ in 0..EXPIRE_PER_TURN_MAX {
+        for _ in 0..count {
             let bucket = self.sweep;
             self.sweep = bucket.wrapping_add(1) & BUCKETS.wrapping_sub(1);
             let Some(ways) = self.places.get_mut(bucket) else {

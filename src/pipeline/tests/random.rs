@@ -15,7 +15,7 @@ use crate::policy::{
 };
 use crate::types::{GroupId, InterfaceId, InterfaceSlot, RuleId, RuleSlot};
 
-const WORLDS: u64 = 300;
+const WORLDS: u64 = 400;
 const STEPS: u32 = 300;
 const LINKS: [&str; 2] = ["a", "b"];
 /// Time goes in the units of the shard's timers, so that what is dead is also gone.
@@ -364,11 +364,39 @@ impl RandomWorld {
                 self.now = Tick(self.now.0 + UNIT * units);
                 self.trace.push(Step::Wait(units));
             }
-            _ => self.packet(),
+            _ => self.packets(),
         }
     }
 
-    fn packet(&mut self) {
+    /// A batch of packets, mostly of one.
+    fn packets(&mut self) {
+        let count = self.random.pick(&[1, 1, 1, 2, 5]);
+        let packets: Vec<_> = (0..count).map(|_| self.packet()).collect();
+        for shard in &mut self.shards {
+            shard.expire(self.now);
+        }
+        self.oracle.expire(self.now);
+        let outcomes = self.run(&packets);
+        assert_eq!(outcomes.len(), packets.len(), "a packet is lost");
+        for ((bytes, arrival), outcome) in packets.iter().zip(outcomes) {
+            let given = Expected {
+                verdict: outcome.verdict,
+                interface: outcome.interface.map(|slot| self.interfaces[&slot].clone()),
+                direction: outcome.direction,
+                rule: outcome.rule.map(|slot| self.rules[&slot].clone()),
+            };
+            let parsed = parse(bytes, bytes.len());
+            self.trace.push(Step::Packet(*arrival, parsed));
+            let expected = self.oracle.judge(&parsed, *arrival, self.now);
+            *self.seen.entry(given.verdict).or_default() += 1;
+            assert_eq!(given, expected, "{}", self.story());
+        }
+        let flows: u32 = self.shards.iter().map(Shard::len).sum();
+        let expected = self.oracle.flows_count();
+        assert_eq!(flows as usize, expected, "{}", self.story());
+    }
+
+    fn packet(&mut self) -> (Vec<u8>, Arrival) {
         let talk = match self.random.below(8) {
             0 => self.talk(),
             _ => self.random.pick(&self.talks),
@@ -389,50 +417,43 @@ impl RandomWorld {
             side,
             original_len: u32::try_from(bytes.len()).unwrap(),
         };
-        let parsed = parse(&bytes, bytes.len());
-        self.trace.push(Step::Packet(arrival, parsed));
-        for shard in &mut self.shards {
-            shard.expire(self.now);
-        }
-        self.oracle.expire(self.now);
-        let outcome = self.run(&bytes, arrival);
-        let given = Expected {
-            verdict: outcome.verdict,
-            interface: outcome.interface.map(|slot| self.interfaces[&slot].clone()),
-            direction: outcome.direction,
-            rule: outcome.rule.map(|slot| self.rules[&slot].clone()),
-        };
-        let expected = self.oracle.judge(&parsed, arrival, self.now);
-        *self.seen.entry(given.verdict).or_default() += 1;
-        assert_eq!(given, expected, "{}", self.story());
-        let flows: u32 = self.shards.iter().map(Shard::len).sum();
-        assert_eq!(
-            flows as usize,
-            self.oracle.flows_count(),
-            "{}",
-            self.story()
-        );
+        (bytes, arrival)
     }
 
-    /// Received by any worker, judged by its owner.
-    fn run(&mut self, bytes: &[u8], arrival: Arrival) -> Outcome {
-        let mut worker = self.random.below(self.shards.len() as u64);
-        let mut steering = true;
-        loop {
-            let id = WorkerId(u16::try_from(worker).unwrap());
+    /// Received by any worker, judged by their owners. What is handed over comes later, but packets
+    /// of one flow have one owner and keep their order.
+    fn run(&mut self, packets: &[(Vec<u8>, Arrival)]) -> Vec<Outcome> {
+        let receiver = self.random.below(self.shards.len() as u64);
+        let receiver = WorkerId(u16::try_from(receiver).unwrap());
+        let way = Some((&self.steering, receiver));
+        self.batch.clear();
+        for (bytes, arrival) in packets {
+            self.batch.push(bytes, *arrival, &self.config, way);
+        }
+        let shard = &mut self.shards[receiver.index()];
+        self.batch
+            .run(&self.config, shard, &self.snapshot, self.now);
+        let fates: Vec<Fate> = self.batch.fates().collect();
+        let mut outcomes = Vec::new();
+        for (fate, (bytes, arrival)) in fates.iter().zip(packets) {
+            let owner = match *fate {
+                Fate::Judged(outcome) => {
+                    outcomes.push(outcome);
+                    continue;
+                }
+                Fate::HandOver(owner) => owner,
+            };
             self.batch.clear();
-            let way = steering.then_some((&self.steering, id));
-            self.batch.push(bytes, arrival, &self.config, way);
-            let shard = &mut self.shards[id.index()];
+            self.batch.push(bytes, *arrival, &self.config, None);
+            let shard = &mut self.shards[owner.index()];
             self.batch
                 .run(&self.config, shard, &self.snapshot, self.now);
             match self.batch.fates().next() {
-                Some(Fate::Judged(outcome)) => return outcome,
-                Some(Fate::HandOver(owner)) => worker = u64::from(owner.0),
-                None => panic!("a packet is lost"),
+                Some(Fate::Judged(outcome)) => outcomes.push(outcome),
+                other => panic!("handed over twice: {other:?}"),
             }
-            assert!(std::mem::take(&mut steering), "handed over twice");
         }
+        outcomes
     }
 
     fn talk(&mut self) -> Talk {

@@ -41,7 +41,7 @@ pub use error::{Unfit, XdpError};
 pub use link::{Link, LinkQueue};
 pub use live::{Detached, detach};
 pub use options::{
-    HugePages, LinkDescription, LinkOptions, LinkStatistics, OnExit, PortDescription,
+    HugePages, LinkDescription, LinkOptions, LinkStatistics, OnExit, PortDescription, PortState,
     PortStatistics, QueueStatistics, XdpMode, ZeroCopy,
 };
 pub use queue::XdpQueue;

@@ -111,7 +111,7 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
         let Some(command) = inbox.commands.pop() else {
             return 0;
         };
-        command.execute(&self.shard, now);
+        command.execute(&mut self.shard, now);
         1
     }
 

@@ -604,12 +604,21 @@ impl Lab {
         }
         for link in status["links"].as_array().unwrap() {
             for queue in link["queues"].as_array().unwrap() {
-                for counter in ["rx_dropped", "rx_ring_full", "rx_fill_ring_empty"] {
+                // What finds the fill ring empty is in `rx_dropped` (kernel: `__xsk_rcv`).
+                for counter in ["rx_dropped", "rx_ring_full"] {
                     books.kernel_dropped += queue["kernel"][counter].as_u64().unwrap();
                 }
             }
         }
         books
+    }
+
+    /// Frames that were dropped for other reasons than that no rule allows them, by the workers or
+    /// by the kernel before them.
+    pub(crate) fn lost(&self) -> u64 {
+        let [_, dropped] = self.reasons();
+        let others = dropped.iter().filter(|(reason, _)| *reason != "no-rule");
+        others.map(|(_, count)| count).sum::<u64>() + self.books().kernel_dropped
     }
 
     /// Reads the books at a moment at which nothing moves.

@@ -10,7 +10,7 @@ use crate::types::{Direction, Generation, InterfaceSlot, RuleSlot};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(pub(super) u64);
 
-/// Number of a flow in its shard, valid until the shard's next `end` or `expire`.
+/// Number of a flow in its shard, valid until the shard's next `end`, `expire` or `open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowIndex(pub(super) u32);
 
@@ -62,8 +62,8 @@ pub struct NewFlow {
     pub opener: End,
 }
 
-/// What a flow was admitted as. `interface` and `rule` come from a second cache line; the rest from
-/// the line that [`super::Shard::track`] uses anyway.
+/// What a flow was admitted as. `interface`, `rule` and `query_code` come from a second cache line;
+/// the rest from the line that [`super::Shard::track`] uses anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowHead {
     /// The interface whose policy admitted it.

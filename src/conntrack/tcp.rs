@@ -42,6 +42,12 @@
 //! another one. It may not ride on the verdict of the old one: the entry becomes a tombstone, and
 //! the SYN's next repetition is judged by the rules. An attacker cannot cause this from one side.
 //!
+//! **SYN-ACK** that answers no SYN of the entry: Invalid, with and without `tcp_strict`, unlike
+//! other strays. It is the one segment by which a host accepts a connection, so it may pass only
+//! where the rules have been asked about that connection. Nothing honest is lost: repetitions are
+//! known by the SYN that they acknowledge, whatever their own number, and an asker who did not
+//! send that SYN would answer with a reset.
+//!
 //! **Windows** are those of "Real Stateful TCP Packet Filtering in IP Filter" (van Rooij, 2001),
 //! with the largest window that a side has advertised standing for the current one.
 

@@ -82,6 +82,19 @@ impl Exchange {
         self.inboxes.get(worker.index())
     }
 
+    /// Puts a frame into a worker's inbox; gives it back where that is full or missing.
+    pub(super) fn give(&self, worker: WorkerId, handover: Handover) -> Result<(), Handover> {
+        let Some(inbox) = self.inbox(worker) else {
+            return Err(handover);
+        };
+        // Counted before it can be taken, or the count could pass below zero for a moment.
+        inbox.counters.add_waiting();
+        inbox
+            .frames
+            .push(handover)
+            .inspect_err(|_| inbox.counters.take_waiting(1))
+    }
+
     /// One worker's counters.
     #[must_use]
     pub fn counters(&self, worker: WorkerId) -> Option<&Arc<WorkerCounters>> {

@@ -202,18 +202,13 @@ impl<P: Port> Lanes<P> {
     /// Gives a frame to another worker.
     pub(super) fn hand_over(&mut self, worker: WorkerId, held: Held, errand: Errand) {
         let Held { frame, link, side } = held;
-        let exchange = Arc::clone(&self.exchange);
-        let Some(inbox) = exchange.inbox(worker) else {
-            return self.drop(Held { frame, link, side }, DropReason::HandoverFull);
-        };
-        // Counted before it can be taken, or the count could pass below zero for a moment.
-        inbox.counters.add_waiting();
-        match inbox.frames.push(Handover {
+        let handover = Handover {
             frame,
             link,
             side,
             errand,
-        }) {
+        };
+        match self.exchange.give(worker, handover) {
             Ok(()) => {
                 self.tally.handed_over = self.tally.handed_over.wrapping_add(1);
                 if let Some(ring) = self.ring.get_mut(worker.index()) {
@@ -222,10 +217,7 @@ impl<P: Port> Lanes<P> {
             }
             Err(Handover {
                 frame, link, side, ..
-            }) => {
-                inbox.counters.take_waiting(1);
-                self.drop(Held { frame, link, side }, DropReason::HandoverFull);
-            }
+            }) => self.drop(Held { frame, link, side }, DropReason::HandoverFull),
         }
     }
 

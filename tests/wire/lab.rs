@@ -613,6 +613,14 @@ impl Lab {
         books
     }
 
+    /// Frames that were dropped for other reasons than that no rule allows them, by the workers or
+    /// by the kernel before them.
+    pub(crate) fn lost(&self) -> u64 {
+        let [_, dropped] = self.reasons();
+        let others = dropped.iter().filter(|(reason, _)| *reason != "no-rule");
+        others.map(|(_, count)| count).sum::<u64>() + self.books().kernel_dropped
+    }
+
     /// Reads the books at a moment at which nothing moves.
     fn settled_books(&self) -> Books {
         let mut last = self.books();

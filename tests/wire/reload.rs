@@ -43,7 +43,7 @@ fn a_running_transfer_does_not_notice_changes() {
         let argv = [&["iperf3", "-J", "-c", WEB, "-B", CLIENT][..], &rate].concat();
         lab.outside().start("client", &argv);
         wait_for(|| lab.passed("tracked") > 100, || "no transfer".to_owned());
-        let before = generation(lab);
+        let (before, lost) = (generation(lab), lab.lost());
         for turn in 0..10 {
             let next = if turn % 2 == 0 { "80" } else { "81" };
             let applied = lab.apply(&ports(next));
@@ -67,7 +67,9 @@ fn a_running_transfer_does_not_notice_changes() {
         let report: Value = serde_json::from_str(&client.out).unwrap();
         let sent = &report["end"]["sum_sent"];
         assert!(sent["bytes"].as_u64().unwrap() > 8_000_000, "{sent}");
-        assert_eq!(sent["retransmits"], 0, "{sent}");
+        assert_eq!(lab.lost(), lost, "{:?}", lab.reasons());
+        // Of 7,000 segments; a sender that has to wait for its core probes by itself.
+        assert!(sent["retransmits"].as_u64().unwrap() < 35, "{sent}");
         assert_eq!(lab.inside().finish("server").code, 0);
         lab.is_refused(Side::Outside, "tcp", WEB, 5201);
     });

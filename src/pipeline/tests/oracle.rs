@@ -62,6 +62,14 @@ pub(super) struct Oracle {
     arrivals_count: u64,
 }
 
+/// The interface that judges a packet.
+struct Seat {
+    interface: Interface,
+    direction: Direction,
+    /// Both ends are registered on the link.
+    is_local: bool,
+}
+
 /// What the rules say of a packet, and of which flow.
 struct Ruling {
     class: FlowClass,
@@ -234,116 +242,101 @@ impl Oracle {
         if let Some((key, _)) = flow {
             self.refresh(&key);
         }
-        // Contract: "Direction".
-        let source = packet.addresses.source();
-        let destination = packet.addresses.destination();
-        let source_owner = self.owner(arrival.link, packet.vlan, source).cloned();
-        let target_owner = self.owner(arrival.link, packet.vlan, destination).cloned();
-        let is_local = source_owner.is_some() && target_owner.is_some();
-        let (interface, direction) = match (arrival.side, source_owner, target_owner) {
-            (Inside, Some(interface), _) => (interface, Direction::Egress),
-            (Outside, Some(interface), _) => {
-                let verdict = Verdict::Drop(DropReason::Spoofed);
-                return at(&interface, Direction::Ingress, verdict, None);
-            }
-            (Outside, None, Some(interface)) => (interface, Direction::Ingress),
-            _ => {
-                return bare(match self.unregistered[arrival.link.index()] {
-                    Unregistered::Drop => Verdict::Drop(DropReason::Unregistered),
-                    Unregistered::Pass => Verdict::Pass(PassReason::Unregistered),
-                });
-            }
+        let seat = match self.seat(packet, arrival) {
+            Ok(seat) => seat,
+            Err(expected) => return expected,
         };
         let Some((key, from)) = flow else {
-            return match self.ruling(&interface, direction, packet) {
-                Some(ruling) => passed(&interface, direction, ruling),
-                None => at(
-                    &interface,
-                    direction,
-                    Verdict::Drop(DropReason::NoRule),
-                    None,
-                ),
+            return match self.ruling(&seat, packet) {
+                Some(ruling) => seat.passed(ruling),
+                None => seat.refused(DropReason::NoRule),
             };
         };
-        let mut is_known = false;
-        if let Some(flow) = self.flows.live(&key, now) {
-            let reason = match flow.new.class {
-                FlowClass::Tracked => PassReason::Tracked,
-                FlowClass::Untracked => PassReason::Untracked,
-                FlowClass::Unenforced => PassReason::Unenforced,
-            };
-            is_known = true;
-            let len = arrival.original_len;
-            match self.flows.track(&key, packet, from, len, now) {
-                Track::Pass => {
-                    let rule = self.admitted[&key].rule.clone();
-                    return at(&interface, direction, Verdict::Pass(reason), rule);
-                }
-                Track::Invalid => {
-                    let verdict = Verdict::Drop(DropReason::Invalid);
-                    return at(&interface, direction, verdict, None);
-                }
-                Track::Reopen => {}
-            }
+        let Some(flow) = self.flows.live(&key, now) else {
+            return self.anew(&seat, packet, arrival, (key, from), false, now);
+        };
+        let reason = match flow.new.class {
+            FlowClass::Tracked => PassReason::Tracked,
+            FlowClass::Untracked => PassReason::Untracked,
+            FlowClass::Unenforced => PassReason::Unenforced,
+        };
+        let len = arrival.original_len;
+        match self.flows.track(&key, packet, from, len, now) {
+            Track::Pass => seat.at(Verdict::Pass(reason), self.admitted[&key].rule.clone()),
+            Track::Invalid => seat.refused(DropReason::Invalid),
+            Track::Reopen => self.anew(&seat, packet, arrival, (key, from), true, now),
         }
-        let refused = |reason| at(&interface, direction, Verdict::Drop(reason), None);
-        let Some(ruling) = self.ruling(&interface, direction, packet) else {
-            return refused(DropReason::NoRule);
+    }
+
+    /// Contract: "Direction".
+    fn seat(&self, packet: &IpPacket, arrival: Arrival) -> Result<Seat, Expected> {
+        let owner = |address| self.owner(arrival.link, packet.vlan, address).cloned();
+        let source = owner(packet.addresses.source());
+        let target = owner(packet.addresses.destination());
+        let is_local = source.is_some() && target.is_some();
+        let seat = |interface, direction| Seat {
+            interface,
+            direction,
+            is_local,
+        };
+        match (arrival.side, source, target) {
+            (Inside, Some(interface), _) => Ok(seat(interface, Direction::Egress)),
+            (Outside, Some(interface), _) => {
+                Err(seat(interface, Direction::Ingress).refused(DropReason::Spoofed))
+            }
+            (Outside, None, Some(interface)) => Ok(seat(interface, Direction::Ingress)),
+            _ => Err(bare(match self.unregistered[arrival.link.index()] {
+                Unregistered::Drop => Verdict::Drop(DropReason::Unregistered),
+                Unregistered::Pass => Verdict::Pass(PassReason::Unregistered),
+            })),
+        }
+    }
+
+    /// A packet that no entry vouches for: there is none, or one that is over (`is_known`).
+    fn anew(
+        &mut self,
+        seat: &Seat,
+        packet: &IpPacket,
+        arrival: Arrival,
+        (key, from): (FlowKey, End),
+        is_known: bool,
+        now: Tick,
+    ) -> Expected {
+        let Some(ruling) = self.ruling(seat, packet) else {
+            return seat.refused(DropReason::NoRule);
         };
         let is_tracked = ruling.class == FlowClass::Tracked;
         match self.flows.admission(packet) {
-            Admission::Refuse if is_tracked => return refused(DropReason::Invalid),
-            Admission::PassOnly if is_tracked && is_known => return refused(DropReason::Invalid),
-            Admission::Open if ruling.is_opener && !is_local => {
+            Admission::Refuse if is_tracked => return seat.refused(DropReason::Invalid),
+            Admission::PassOnly if is_tracked && is_known => {
+                return seat.refused(DropReason::Invalid);
+            }
+            Admission::Open if ruling.is_opener && !seat.is_local => {
                 if is_known || self.flows_count() < self.capacity {
-                    self.open(
-                        &interface,
-                        direction,
-                        &ruling,
-                        packet,
-                        (key, from),
-                        arrival,
-                        now,
-                    );
+                    let new = NewFlow {
+                        interface: InterfaceSlot(0),
+                        rule: ruling.rule.as_ref().map(|_| RuleSlot(0)),
+                        generation: self.generation,
+                        class: ruling.class,
+                        direction: seat.direction,
+                        opener: from,
+                    };
+                    let id = seat.interface.id.clone();
+                    let admitted = Admitted {
+                        interface: (id.clone(), self.arrivals[&id]),
+                        rule: ruling.rule.clone(),
+                        question: question(packet, seat.direction, false),
+                        generation: self.generation,
+                    };
+                    self.flows.open(key, new, packet, arrival.original_len, now);
+                    self.admitted.insert(key, admitted);
                 } else if is_tracked {
-                    return refused(DropReason::TableFull);
+                    return seat.refused(DropReason::TableFull);
                 }
             }
             _ => {}
         }
-        passed(&interface, direction, ruling)
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "an oracle has no structure to hide in"
-    )]
-    fn open(
-        &mut self,
-        interface: &Interface,
-        direction: Direction,
-        ruling: &Ruling,
-        packet: &IpPacket,
-        (key, from): (FlowKey, End),
-        arrival: Arrival,
-        now: Tick,
-    ) {
-        let new = NewFlow {
-            interface: InterfaceSlot(0),
-            rule: ruling.rule.as_ref().map(|_| RuleSlot(0)),
-            generation: self.generation,
-            class: ruling.class,
-            direction,
-            opener: from,
-        };
-        let admitted = Admitted {
-            interface: (interface.id.clone(), self.arrivals[&interface.id]),
-            rule: ruling.rule.clone(),
-            question: question(packet, direction, false),
-            generation: self.generation,
-        };
-        self.flows.open(key, new, packet, arrival.original_len, now);
-        self.admitted.insert(key, admitted);
+        seat.passed(ruling)
     }
 
     /// Semantics: "a rule is removed, …" under `keep`.
@@ -393,15 +386,11 @@ impl Oracle {
         (admitted.generation, admitted.rule) = (self.generation, rule);
     }
 
-    fn ruling(
-        &self,
-        interface: &Interface,
-        direction: Direction,
-        packet: &IpPacket,
-    ) -> Option<Ruling> {
+    fn ruling(&self, seat: &Seat, packet: &IpPacket) -> Option<Ruling> {
+        let direction = seat.direction;
         let ask = |direction, is_reply| {
             let question = question(packet, direction, is_reply);
-            decide(&self.policy, interface, direction, &question)
+            decide(&self.policy, &seat.interface, direction, &question)
         };
         let ruling = |class, rule: Option<RuleId>| {
             Some(Ruling {
@@ -447,27 +436,28 @@ impl Oracle {
     }
 }
 
-fn at(
-    interface: &Interface,
-    direction: Direction,
-    verdict: Verdict,
-    rule: Option<RuleId>,
-) -> Expected {
-    Expected {
-        verdict,
-        interface: Some(interface.id.clone()),
-        direction: Some(direction),
-        rule,
+impl Seat {
+    fn at(&self, verdict: Verdict, rule: Option<RuleId>) -> Expected {
+        Expected {
+            verdict,
+            interface: Some(self.interface.id.clone()),
+            direction: Some(self.direction),
+            rule,
+        }
     }
-}
 
-fn passed(interface: &Interface, direction: Direction, ruling: Ruling) -> Expected {
-    let reason = match ruling.class {
-        FlowClass::Tracked => PassReason::Rule,
-        FlowClass::Untracked => PassReason::Untracked,
-        FlowClass::Unenforced => PassReason::Unenforced,
-    };
-    at(interface, direction, Verdict::Pass(reason), ruling.rule)
+    fn refused(&self, reason: DropReason) -> Expected {
+        self.at(Verdict::Drop(reason), None)
+    }
+
+    fn passed(&self, ruling: Ruling) -> Expected {
+        let reason = match ruling.class {
+            FlowClass::Tracked => PassReason::Rule,
+            FlowClass::Untracked => PassReason::Untracked,
+            FlowClass::Unenforced => PassReason::Unenforced,
+        };
+        self.at(Verdict::Pass(reason), ruling.rule)
+    }
 }
 
 /// What a packet asks, or as a reply the packet that it answers. `direction` is the asker's.

@@ -15,7 +15,7 @@ use crate::policy::{
 };
 use crate::types::{GroupId, InterfaceId, InterfaceSlot, RuleId, RuleSlot};
 
-const WORLDS: u64 = 400;
+const WORLDS: u64 = 300;
 const STEPS: u32 = 300;
 const LINKS: [&str; 2] = ["a", "b"];
 /// Time goes in the units of the shard's timers, so that what is dead is also gone.
@@ -374,7 +374,16 @@ impl RandomWorld {
             _ => self.random.pick(&self.talks),
         };
         let (frame, side) = self.frame(&talk);
-        let bytes = frame.build();
+        let mut bytes = frame.build();
+        if self.random.one_in(10) {
+            // The parser decides what that is; it may be anything.
+            let len = bytes.len() as u64;
+            let at = usize::try_from(self.random.below(len)).unwrap();
+            bytes[at] ^= 1 << self.random.below(8);
+            if self.random.one_in(4) {
+                bytes.truncate(usize::try_from(self.random.below(len)).unwrap());
+            }
+        }
         let arrival = Arrival {
             link: talk.link,
             side,
@@ -591,7 +600,6 @@ fn the_pipeline_does_what_the_oracle_does() {
             *seen.entry(verdict).or_default() += count;
         }
     }
-    eprintln!("{seen:#?}");
     // What no policy or packet of here can bring about.
     let never = [
         Verdict::Pass(PassReason::Related),

@@ -25,7 +25,8 @@ use portcullis::conntrack::{Shard, ShardConfig, TcpPickup, Timeouts};
 use portcullis::document::Source;
 use portcullis::packet::build;
 use portcullis::pipeline::{
-    Arrival, BATCH_MAX, Batch, ExemptRules, Fate, LinkRules, PipelineConfig,
+    Arrival, BATCH_MAX, Batch, ExemptRules, Fate, IcmpErrors, LinkRules, OnRuleRemoved, Origin,
+    PipelineConfig, Place,
 };
 use portcullis::policy::{self, KnownLinks};
 use portcullis::snapshot::Snapshot;
@@ -93,6 +94,8 @@ impl World {
         Self {
             snapshot,
             config: PipelineConfig {
+                icmp_errors: IcmpErrors::Related,
+                on_rule_removed: OnRuleRemoved::Keep,
                 links: vec![LinkRules::default()],
                 exempt: ExemptRules::default(),
             },
@@ -122,11 +125,15 @@ impl World {
             side: PortSide::Outside,
             original_len,
         };
+        let place = Place {
+            config: &self.config,
+            steering: None,
+        };
         for frame in &self.frames {
-            self.batch.push(frame, arrival, &self.config, None);
+            self.batch.push(frame, arrival, &place, Origin::Queue);
         }
         self.batch
-            .run(&self.config, &mut self.shard, &self.snapshot, self.now);
+            .run(&place, &mut self.shard, &self.snapshot, self.now);
         let is_expected =
             |fate: &Fate| matches!(fate, Fate::Judged(outcome) if outcome.verdict == expected);
         self.batch.fates().filter(is_expected).count()

@@ -137,7 +137,7 @@ pub(super) const SCALE_NONE: u8 = 15;
 pub(super) struct Cold {
     interface: u32,
     rule: u32,
-    /// Sequence number of the opener's SYN.
+    /// Sequence number of the opener's SYN; of an ICMP query its code.
     pub(super) isn: u32,
     /// Sequence number of the last SYN in mid-connection.
     pub(super) challenge: u32,
@@ -191,6 +191,15 @@ impl PackedKey {
     }
 }
 
+fn class_bits(class: FlowClass) -> u32 {
+    let number = match class {
+        FlowClass::Tracked => 0,
+        FlowClass::Untracked => 1,
+        FlowClass::Unenforced => 2,
+    };
+    number << WIRE_CLASS_SHIFT
+}
+
 fn pack_vlan(id: Option<u16>) -> u32 {
     id.map_or(0, |id| u32::from(id & 0xfff) | WIRE_VLAN_TAGGED)
 }
@@ -230,12 +239,7 @@ impl Entry {
 
     /// A flow of this key, without a state yet.
     pub(super) fn new(key: &PackedKey, new: &NewFlow) -> Self {
-        let class = match new.class {
-            FlowClass::Tracked => 0,
-            FlowClass::Untracked => 1,
-            FlowClass::Unenforced => 2,
-        };
-        let mut wire = key.wire | class << WIRE_CLASS_SHIFT;
+        let mut wire = key.wire | class_bits(new.class);
         if new.direction == Direction::Ingress {
             wire |= WIRE_INGRESS;
         }
@@ -431,10 +435,12 @@ impl Entry {
         &mut self,
         cold: &mut Cold,
         generation: Generation,
+        class: FlowClass,
         rule: Option<RuleSlot>,
     ) {
         self.generation = generation_low(generation);
-        self.wire &= !WIRE_HAS_RULE;
+        self.wire &= !(WIRE_HAS_RULE | WIRE_CLASS);
+        self.wire |= class_bits(class);
         if let Some(RuleSlot(slot)) = rule {
             self.wire |= WIRE_HAS_RULE;
             cold.rule = slot;
@@ -459,6 +465,10 @@ impl Entry {
                 Direction::Egress
             },
             opener: self.opener(),
+            query_code: match self.state {
+                Some(FlowState::Icmp) => u8::try_from(cold.isn).unwrap_or(0),
+                _ => 0,
+            },
             is_tombstone: self.is_tombstone(),
         }
     }

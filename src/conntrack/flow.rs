@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::packet::{End, FlowKey};
+use crate::packet::{End, FlowKey, Transport};
 use crate::types::{Direction, Generation, InterfaceSlot, RuleSlot};
 
 /// Keyed hash of a flow key; of use only with the shard that computed it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(pub(super) u64);
 
-/// Number of a flow in its shard, valid until the shard's next `end` or `expire`.
+/// Number of a flow in its shard, valid until the shard's next `end`, `expire` or `open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowIndex(pub(super) u32);
 
@@ -45,6 +45,19 @@ impl FlowClass {
     }
 }
 
+/// What a first fragment says of the packet that it begins; what the others are judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentedFlow {
+    /// The flow; `None` where its packets are judged one by one (ICMP that is no query).
+    pub key: Option<(FlowKey, End)>,
+    /// The protocol behind all headers of IP.
+    pub protocol: u8,
+    /// The transport header: what the rules are asked about.
+    pub transport: Transport,
+    /// What the first fragment does where the flow has no entry.
+    pub admission: Admission,
+}
+
 /// What the pipeline knows about a flow that it admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewFlow {
@@ -62,8 +75,8 @@ pub struct NewFlow {
     pub opener: End,
 }
 
-/// What a flow was admitted as. `interface` and `rule` come from a second cache line; the rest from
-/// the line that [`super::Shard::track`] uses anyway.
+/// What a flow was admitted as. `interface`, `rule` and `query_code` come from a second cache line;
+/// the rest from the line that [`super::Shard::track`] uses anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowHead {
     /// The interface whose policy admitted it.
@@ -78,6 +91,8 @@ pub struct FlowHead {
     pub direction: Direction,
     /// Which end of the key spoke first.
     pub opener: End,
+    /// The code of the ICMP query that opened it; 0 of other protocols.
+    pub query_code: u8,
     /// Whether it is closed, and its entry only keeps late packets out.
     pub is_tombstone: bool,
 }
@@ -212,7 +227,7 @@ pub struct ShardStats {
     pub max_flows: u32,
     /// Flows opened, reopened ones included.
     pub opened: u64,
-    /// Of these, on a tombstone or an unfinished handshake of the same key.
+    /// Of these, on a tombstone, an unfinished handshake or an ICMP query of the same key.
     pub reopened: u64,
     /// Of these, TCP connections first seen in mid-stream.
     pub picked_up: u64,

@@ -45,9 +45,11 @@
 mod config;
 mod entry;
 mod flow;
+mod fragments;
 mod index;
 #[cfg(test)]
-mod oracle;
+pub(crate) mod oracle;
+mod related;
 mod shard;
 mod table;
 mod tcp;
@@ -57,8 +59,10 @@ mod timer;
 
 pub use config::{ShardConfig, TIMEOUT_MAX, TcpPickup, Timeouts};
 pub use flow::{
-    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, NewFlow, ShardStats,
-    TableFull, Track, Traffic,
+    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, FragmentedFlow,
+    NewFlow, ShardStats, TableFull, Track, Traffic,
 };
+pub use fragments::{FRAGMENT_SWEEP_TURNS, FragmentFate, Fragments, Release, Ticket, WAITING_MAX};
+pub use related::RELATED_PER_SECOND;
 pub use shard::Shard;
 pub use timer::{EXPIRE_PER_TURN_MAX, SCAN_PER_TURN_MAX};

@@ -10,40 +10,42 @@ use crate::packet::{End, FlowKey, IpPacket, TcpHeader, Transport};
 
 /// What one side of a TCP connection has said.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Half {
+pub(crate) struct Half {
     /// Sequence number of its SYN; of the opener only.
-    pub(super) isn: Option<u32>,
+    pub(crate) isn: Option<u32>,
     /// Next sequence number, from its own segments.
-    pub(super) end: Option<u32>,
+    pub(crate) end: Option<u32>,
     /// Lower bound of `end` from the other's acknowledgments, where `end` is unknown.
-    pub(super) end_guess: Option<u32>,
+    pub(crate) end_guess: Option<u32>,
     /// Highest acknowledgment it sent.
-    pub(super) ack: Option<u32>,
+    pub(crate) ack: Option<u32>,
     /// Largest window, as on the wire but for SYNs, which are brought to the scale.
-    pub(super) window: u64,
-    pub(super) scale: Option<u32>,
-    pub(super) is_syn_acked: bool,
-    pub(super) is_fin_sent: bool,
-    pub(super) is_fin_acked: bool,
-    pub(super) may_answer: bool,
-    pub(super) challenge: Option<u32>,
+    pub(crate) window: u64,
+    pub(crate) scale: Option<u32>,
+    pub(crate) is_syn_acked: bool,
+    pub(crate) is_fin_sent: bool,
+    pub(crate) is_fin_acked: bool,
+    pub(crate) may_answer: bool,
+    pub(crate) challenge: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct OracleFlow {
-    pub(super) new: NewFlow,
-    pub(super) state: FlowState,
+pub(crate) struct OracleFlow {
+    pub(crate) new: NewFlow,
+    pub(crate) state: FlowState,
     /// Nanoseconds, rounded as the shard does: a multiple of 2^21.
-    pub(super) deadline: u64,
-    pub(super) halves: [Half; 2],
-    pub(super) is_midstream: bool,
-    pub(super) traffic: [Traffic; 2],
+    pub(crate) deadline: u64,
+    pub(crate) halves: [Half; 2],
+    pub(crate) is_midstream: bool,
+    pub(crate) traffic: [Traffic; 2],
+    /// Of an ICMP query.
+    pub(crate) code: Option<u8>,
 }
 
 #[derive(Debug)]
-pub(super) struct Oracle {
+pub(crate) struct Oracle {
     config: ShardConfig,
-    pub(super) flows: HashMap<FlowKey, OracleFlow>,
+    pub(crate) flows: HashMap<FlowKey, OracleFlow>,
 }
 
 enum Kind {
@@ -82,14 +84,14 @@ fn end_of(s: &TcpHeader) -> u32 {
 }
 
 impl Oracle {
-    pub(super) fn new(config: &ShardConfig) -> Self {
+    pub(crate) fn new(config: &ShardConfig) -> Self {
         Self {
             config: *config,
             flows: HashMap::new(),
         }
     }
 
-    pub(super) fn live(&self, key: &FlowKey, now: Tick) -> Option<&OracleFlow> {
+    pub(crate) fn live(&self, key: &FlowKey, now: Tick) -> Option<&OracleFlow> {
         self.flows
             .get(key)
             .filter(|flow| rounded(now) < flow.deadline)
@@ -112,7 +114,7 @@ impl Oracle {
         u64::try_from(timeout.as_nanos()).unwrap().div_ceil(1 << 21) << 21
     }
 
-    pub(super) fn admission(&self, packet: &IpPacket) -> Admission {
+    pub(crate) fn admission(&self, packet: &IpPacket) -> Admission {
         match packet.transport {
             Transport::Tcp(ref s) => match (kind(s), self.config.tcp_pickup) {
                 (Kind::Syn, _) => Admission::Open,
@@ -129,7 +131,7 @@ impl Oracle {
     }
 
     /// `open` and `reopen` alike.
-    pub(super) fn open(
+    pub(crate) fn open(
         &mut self,
         key: FlowKey,
         new: NewFlow,
@@ -144,11 +146,15 @@ impl Oracle {
             halves: Default::default(),
             is_midstream: false,
             traffic: Default::default(),
+            code: None,
         };
         match packet.transport {
             Transport::Tcp(ref s) => flow.open_tcp(s),
             Transport::Udp { .. } => flow.state = FlowState::Udp,
-            Transport::Icmp { .. } => flow.state = FlowState::Icmp,
+            Transport::Icmp { code, .. } => {
+                flow.state = FlowState::Icmp;
+                flow.code = Some(code);
+            }
             Transport::Other => flow.state = FlowState::Other,
         }
         flow.traffic[0].packets = 1;
@@ -157,7 +163,7 @@ impl Oracle {
         self.flows.insert(key, flow);
     }
 
-    pub(super) fn track(
+    pub(crate) fn track(
         &mut self,
         key: &FlowKey,
         packet: &IpPacket,
@@ -175,6 +181,9 @@ impl Oracle {
         let before = flow.state;
         let (mut track, refreshes) = match packet.transport {
             Transport::Tcp(ref s) => flow.track_tcp(me, s, is_strict),
+            Transport::Icmp { code, .. } if me == 0 && flow.code != Some(code) => {
+                (Track::Reopen, false)
+            }
             _ => (Track::Pass, true),
         };
         let is_closed_now = flow.state.is_tombstone();
@@ -202,7 +211,7 @@ impl Oracle {
 }
 
 /// Time as the shard keeps it.
-pub(super) fn rounded(now: Tick) -> u64 {
+pub(crate) fn rounded(now: Tick) -> u64 {
     now.0 >> 21 << 21
 }
 
@@ -457,7 +466,7 @@ impl OracleFlow {
         }
     }
 
-    pub(super) fn window_bytes(&self, side: usize) -> u32 {
+    pub(crate) fn window_bytes(&self, side: usize) -> u32 {
         let half = &self.halves[side];
         u32::try_from(half.window << half.scale.unwrap_or(14)).unwrap()
     }

@@ -3,15 +3,17 @@
 use super::config::{ShardConfig, TIMEOUT_MAX, TcpPickup};
 use super::entry::{Cold, Entry, Mark, PackedKey, Side};
 use super::flow::{
-    Admission, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, NewFlow, ShardStats, TableFull,
-    Track,
+    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, FragmentedFlow,
+    NewFlow, ShardStats, TableFull, Track,
 };
+use super::fragments::{FragmentFate, Fragments, Release, Ticket};
+use super::related::RelatedBudget;
 use super::table::Table;
 use super::tcp::{self, Step};
 use super::timer::{Beat, EXPIRE_PER_TURN_MAX, Fired, Timers};
 use crate::clock::Tick;
 use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
-use crate::types::{Generation, RuleSlot, protocol};
+use crate::types::{Generation, LinkId, RuleSlot, protocol};
 
 /// A fixed-memory connection table that one worker owns. See the module for the layout.
 #[derive(Debug)]
@@ -25,6 +27,9 @@ pub struct Shard {
     /// When `open` last made room by force.
     reclaimed: Option<Beat>,
     counts: ShardStats,
+    /// Datagrams in pieces that have their home here.
+    datagrams: Fragments,
+    related: RelatedBudget,
 }
 
 impl Shard {
@@ -40,6 +45,8 @@ impl Shard {
             is_tcp_strict: config.tcp_strict,
             reclaimed: None,
             counts: ShardStats::default(),
+            datagrams: Fragments::new(config.timeouts.fragment, config.seed),
+            related: RelatedBudget::new(now),
         }
     }
 
@@ -222,10 +229,16 @@ impl Shard {
         }
     }
 
-    /// Notes that a flow was judged again, and by which rule it goes on.
-    pub fn restamp(&mut self, index: FlowIndex, generation: Generation, rule: Option<RuleSlot>) {
+    /// Notes that a flow was judged again, and as what and by which rule it goes on.
+    pub fn restamp(
+        &mut self,
+        index: FlowIndex,
+        generation: Generation,
+        class: FlowClass,
+        rule: Option<RuleSlot>,
+    ) {
         if let Some((entry, cold)) = self.table.pair_mut(index.0) {
-            entry.restamp(cold, generation, rule);
+            entry.restamp(cold, generation, class, rule);
         }
     }
 
@@ -242,11 +255,37 @@ impl Shard {
     #[inline]
     pub fn expire(&mut self, now: Tick) -> u32 {
         let beat = Beat::of(now);
+        self.datagrams.expire(now);
         if self.timers.is_due(beat) {
             self.sweep(beat)
         } else {
             0
         }
+    }
+
+    /// Places a fragment whose home is here.
+    #[cold]
+    #[inline(never)]
+    pub fn admit_fragment(&mut self, link: LinkId, packet: &IpPacket, now: Tick) -> FragmentFate {
+        let is_first = matches!(packet.fragment, Fragment::First { .. });
+        let flow = is_first.then(|| FragmentedFlow {
+            key: FlowKey::of(link, packet),
+            protocol: packet.protocol,
+            transport: packet.transport,
+            admission: self.admission(packet),
+        });
+        self.datagrams.admit(link, packet, flow, now)
+    }
+
+    /// The next fragment that need not wait any longer; its ticket is free again.
+    #[inline]
+    pub fn pop_released(&mut self) -> Option<(Ticket, Release)> {
+        self.datagrams.pop_released()
+    }
+
+    /// Takes one related ICMP error from the worker's budget; `false` where it is spent.
+    pub fn spend_related(&mut self, now: Tick) -> bool {
+        self.related.spend(now)
     }
 
     /// Shows live flows, tombstones included, in at most `slots_max` slots from `cursor` on (0 to
@@ -389,7 +428,8 @@ fn advance(
             advance_udp(entry, side);
             Step::Refresh
         }
-        Some(FlowState::UdpStream | FlowState::Icmp | FlowState::Other) => Step::Refresh,
+        Some(FlowState::UdpStream | FlowState::Other) => Step::Refresh,
+        Some(FlowState::Icmp) => advance_icmp(cold, side, packet),
         Some(state) => match packet.transport {
             Transport::Tcp(ref segment) => tcp::advance(entry, cold, side, segment, is_strict),
             // A later fragment of a segment: its header went before it.
@@ -412,6 +452,17 @@ fn advance_udp(entry: &mut Entry, side: Side) {
     }
 }
 
+/// A query of another code is another question to the rules. The reply may have any: hosts answer
+/// with the query's or with 0.
+fn advance_icmp(cold: &Cold, side: Side, packet: &IpPacket) -> Step {
+    match packet.transport {
+        Transport::Icmp { code, .. } if side == Side::Original && u32::from(code) != cold.isn => {
+            Step::Reopen
+        }
+        _ => Step::Refresh,
+    }
+}
+
 /// The entry of a flow that `packet` opens; its deadline is still to be set.
 fn begin(key: &FlowKey, new: &NewFlow, packet: &IpPacket, now: Tick) -> (Entry, Cold) {
     let mut entry = Entry::new(&PackedKey::of(key), new);
@@ -422,7 +473,10 @@ fn begin(key: &FlowKey, new: &NewFlow, packet: &IpPacket, now: Tick) -> (Entry, 
             entry.state = Some(FlowState::Udp);
             entry.set(Mark::Seen, Side::Original);
         }
-        Transport::Icmp { .. } => entry.state = Some(FlowState::Icmp),
+        Transport::Icmp { code, .. } => {
+            entry.state = Some(FlowState::Icmp);
+            cold.isn = u32::from(code);
+        }
         Transport::Other => entry.state = Some(FlowState::Other),
     }
     (entry, cold)

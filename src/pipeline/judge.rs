@@ -1,12 +1,12 @@
 //! The verdict for one packet: hit or miss, the interface, the rules, the new entry.
 
-use super::batch::{Arrival, Outcome};
 use super::exempt::{ExemptRules, Exemption};
+use super::outcome::{Arrival, Outcome};
 use crate::clock::Tick;
 use crate::conntrack::{
     Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, Shard, Track,
 };
-use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport};
+use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport, VlanTags};
 use crate::snapshot::{Decision, InterfaceRef, Question, Snapshot};
 use crate::types::{
     Direction, DropReason, LinkId, PassReason, PortSide, RuleSlot, Verdict, protocol,
@@ -29,9 +29,33 @@ pub struct LinkRules {
     pub unregistered: Unregistered,
 }
 
+/// What ICMP errors about a connection become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IcmpErrors {
+    /// They pass with the connection that they quote.
+    #[default]
+    Related,
+    /// The rules are asked, as of any packet.
+    Rules,
+}
+
+/// What becomes of a tracked connection when the rule that admitted it goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRuleRemoved {
+    /// It lives on, as in AWS.
+    #[default]
+    Keep,
+    /// At its next packet it is judged again as it was opened.
+    Revalidate,
+}
+
 /// What the configuration says to the pipeline.
 #[derive(Clone, Debug, Default)]
 pub struct PipelineConfig {
+    /// `icmp_errors`.
+    pub icmp_errors: IcmpErrors,
+    /// `on_rule_removed`.
+    pub on_rule_removed: OnRuleRemoved,
     /// By [`LinkId`].
     pub links: Vec<LinkRules>,
     /// `[exempt]`.
@@ -74,8 +98,8 @@ pub fn question_of(packet: &IpPacket, direction: Direction) -> Question {
 
 /// What the rules say, and for which flow: a reply of an untracked flow is judged as its opener.
 #[derive(Clone, Copy, Debug)]
-struct Ruling {
-    class: FlowClass,
+pub(super) struct Ruling {
+    pub(super) class: FlowClass,
     rule: Option<RuleSlot>,
     /// Direction of the flow's opener at the interface.
     direction: Direction,
@@ -110,36 +134,52 @@ impl Judge<'_> {
         from: End,
         hash: FlowHash,
     ) -> Outcome {
-        let Some(index) = self.shard.find(key, hash, self.now) else {
-            return self.miss(packet, arrival, key, from, hash);
-        };
+        match self.find(key, hash) {
+            Some(index) => self.hit(index, packet, packet, arrival, from),
+            None => self.miss(packet, arrival, key, from, hash),
+        }
+    }
+
+    /// The entry of a flow, held against the policy in force; one that does not stand is ended.
+    #[inline]
+    pub(super) fn find(&mut self, key: &FlowKey, hash: FlowHash) -> Option<FlowIndex> {
+        let index = self.shard.find(key, hash, self.now)?;
         let head = self.shard.head(index);
-        let inside_end = inside_end(&head);
-        if (from == inside_end) != (arrival.side == PortSide::Inside) {
-            // The right numbers on the wrong port: spoofed, or two hosts of one side. The entry
-            // is not theirs, so they are judged by the rules alone.
+        if !self.is_current(&head) && !self.refresh(index, &head, key, inside_end(&head)) {
+            self.shard.end(index);
+            return None;
+        }
+        Some(index)
+    }
+
+    /// A packet of a flow that has an entry. The table is told of `tracked`: the packet itself,
+    /// or what it is allowed to see of it.
+    #[inline]
+    pub(super) fn hit(
+        &mut self,
+        index: FlowIndex,
+        packet: &IpPacket,
+        tracked: &IpPacket,
+        arrival: Arrival,
+        from: End,
+    ) -> Outcome {
+        let head = self.shard.head(index);
+        if (from == inside_end(&head)) != (arrival.side == PortSide::Inside) {
+            // The right numbers on the wrong port. Of a flow with an entry one end is registered
+            // here and the other is not, so this is spoofed or unregistered.
             return self.stateless(packet, arrival);
         }
-        if !self.is_current(&head) && !self.refresh(index, &head, key, inside_end) {
-            self.shard.end(index);
-            return self.miss(packet, arrival, key, from, hash);
-        }
-        match self
-            .shard
-            .track(index, packet, from, arrival.original_len, self.now)
-        {
-            Track::Pass => {
-                let head = self.shard.head(index);
-                let reason = match head.class {
-                    FlowClass::Tracked => PassReason::Tracked,
-                    FlowClass::Untracked => PassReason::Untracked,
-                    FlowClass::Unenforced => PassReason::Unenforced,
-                };
-                hit_outcome(&head, arrival, Verdict::Pass(reason))
-            }
-            Track::Invalid => hit_outcome(&head, arrival, Verdict::Drop(DropReason::Invalid)),
-            Track::Reopen => self.reopen(index, packet, arrival, from),
-        }
+        let length = arrival.original_len;
+        let verdict = match self.shard.track(index, tracked, from, length, self.now) {
+            Track::Pass => Verdict::Pass(match head.class {
+                FlowClass::Tracked => PassReason::Tracked,
+                FlowClass::Untracked => PassReason::Untracked,
+                FlowClass::Unenforced => PassReason::Unenforced,
+            }),
+            Track::Invalid => Verdict::Drop(DropReason::Invalid),
+            Track::Reopen => return self.reopen(index, packet, arrival, from),
+        };
+        Outcome::of_flow(verdict, arrival.side, index)
     }
 
     /// A packet that no entry is asked about: it is judged by the rules and opens none.
@@ -172,16 +212,8 @@ impl Judge<'_> {
 
     /// Whoever speaks for an address from inside has to own it. Where unregistered hosts may be
     /// inside, an address that nobody owns is theirs to speak for.
-    fn speaks_for(
-        &self,
-        address: Address,
-        vlan: crate::packet::VlanTags,
-        arrival: Arrival,
-    ) -> Outcome {
-        let is_owned = self
-            .snapshot
-            .interface_of(arrival.link, vlan, address)
-            .is_some();
+    fn speaks_for(&self, address: Address, vlan: VlanTags, arrival: Arrival) -> Outcome {
+        let is_owned = self.owner(arrival.link, vlan, address).is_some();
         if is_owned || self.config.unregistered(arrival.link) == Unregistered::Pass {
             return Outcome::bare(Verdict::Pass(PassReason::Exempt));
         }
@@ -190,7 +222,7 @@ impl Judge<'_> {
 
     #[cold]
     #[inline(never)]
-    fn miss(
+    pub(super) fn miss(
         &mut self,
         packet: &IpPacket,
         arrival: Arrival,
@@ -207,11 +239,11 @@ impl Judge<'_> {
         };
         let needs_entry = ruling.class == FlowClass::Tracked;
         match self.shard.admission(packet) {
-            Admission::PassOnly => {}
             Admission::Refuse if needs_entry => {
                 return self.denied(interface, direction, DropReason::Invalid);
             }
-            Admission::Refuse => {}
+            Admission::PassOnly | Admission::Refuse => {}
+            Admission::Open if !self.has_entry(packet, arrival, from, ruling) => {}
             Admission::Open => {
                 let Some(flow) = self.new_flow(interface, ruling) else {
                     return self.denied(interface, direction, DropReason::NoRule);
@@ -244,6 +276,7 @@ impl Judge<'_> {
             return self.denied(interface, direction, DropReason::NoRule);
         };
         match self.shard.admission(packet) {
+            Admission::Open if !self.has_entry(packet, arrival, from, ruling) => {}
             Admission::Open => {
                 let Some(flow) = self.new_flow(interface, ruling) else {
                     return self.denied(interface, direction, DropReason::NoRule);
@@ -259,16 +292,36 @@ impl Judge<'_> {
         self.outcome(interface, direction, ruling)
     }
 
+    /// The interface that owns an address. Nobody owns a group or the broadcast, even where it lies
+    /// inside of a prefix that somebody owns (contract, "Direction").
+    fn owner(&self, link: LinkId, vlan: VlanTags, address: Address) -> Option<InterfaceRef> {
+        if address.is_multicast_or_broadcast() {
+            return None;
+        }
+        self.snapshot.interface_of(link, vlan, address)
+    }
+
+    /// Whether what a packet begins is a flow that can have an entry. Two kinds cannot:
+    /// - To a host that is registered on this link itself. What comes back from outside is
+    ///   spoofed, and what comes back from inside is that host's egress: nothing is a reply.
+    /// - Seen first by a reply, which only untracked flows let pass: states and counters are told
+    ///   from the opener's packets. Untracked flows need no entry.
+    fn has_entry(&self, packet: &IpPacket, arrival: Arrival, from: End, ruling: Ruling) -> bool {
+        let is_local = arrival.side == PortSide::Inside && {
+            let destination = packet.addresses.destination();
+            self.owner(arrival.link, packet.vlan, destination).is_some()
+        };
+        ruling.opener == from && !is_local
+    }
+
     /// The interface that is judged (contract, "Direction"), or the verdict where there is none.
-    fn interface(
+    pub(super) fn interface(
         &self,
         packet: &IpPacket,
         arrival: Arrival,
     ) -> Result<(InterfaceRef, Direction), Outcome> {
         let source = packet.addresses.source();
-        let source_owner = self
-            .snapshot
-            .interface_of(arrival.link, packet.vlan, source);
+        let source_owner = self.owner(arrival.link, packet.vlan, source);
         let (owner, direction) = match arrival.side {
             PortSide::Inside => (source_owner, Direction::Egress),
             PortSide::Outside => {
@@ -276,9 +329,7 @@ impl Judge<'_> {
                     return Err(self.denied(owner, Direction::Ingress, DropReason::Spoofed));
                 }
                 let destination = packet.addresses.destination();
-                let owner = self
-                    .snapshot
-                    .interface_of(arrival.link, packet.vlan, destination);
+                let owner = self.owner(arrival.link, packet.vlan, destination);
                 (owner, Direction::Ingress)
             }
         };
@@ -291,7 +342,7 @@ impl Judge<'_> {
     }
 
     /// What the rules say of a packet that no entry vouches for.
-    fn rule(
+    pub(super) fn rule(
         &self,
         interface: InterfaceRef,
         direction: Direction,
@@ -364,6 +415,11 @@ impl Judge<'_> {
     }
 
     /// Holds an entry of an older generation against this one; `false` ends it.
+    ///
+    /// One end has to be the same interface's still, and the other nobody's on this link. A
+    /// tracked flow then lives on, or is judged again as it was opened (`revalidate`). An untracked one has to be untracked by now too. An unenforced
+    /// one becomes what the rules make of its opener by now: policies are tried in audit mode, and
+    /// the connections of that time are not cut when it ends.
     #[cold]
     #[inline(never)]
     fn refresh(
@@ -373,34 +429,39 @@ impl Judge<'_> {
         key: &FlowKey,
         inside_end: End,
     ) -> bool {
-        let (address, _) = key.end(inside_end);
-        let Some(interface) = self.snapshot.interface_of(key.link, key.vlan, address) else {
+        let owner = |end| {
+            let (address, _) = key.end(end);
+            self.owner(key.link, key.vlan, address)
+        };
+        let Some(interface) = owner(inside_end) else {
             return false;
         };
-        if self.snapshot.slot(interface) != Some(head.interface) {
+        let is_same = self.snapshot.slot(interface) == Some(head.interface);
+        if !is_same || owner(inside_end.opposite()).is_some() {
             return false;
         }
-        let mut rule = head.rule;
-        if head.class != FlowClass::Tracked {
+        let decide = || {
             let question = opener_question(key, head);
-            match (
-                head.class,
-                self.snapshot.decide(interface, head.direction, &question),
-            ) {
-                (
-                    FlowClass::Untracked,
-                    Decision::Allow {
-                        rule: now,
-                        untracked: true,
-                    },
-                ) => {
-                    rule = Some(now);
+            self.snapshot.decide(interface, head.direction, &question)
+        };
+        let keeps = self.config.on_rule_removed == OnRuleRemoved::Keep;
+        let (class, rule) = match head.class {
+            FlowClass::Tracked if keeps => (FlowClass::Tracked, head.rule),
+            was => match (was, decide()) {
+                (_, Decision::Allow { rule, untracked }) if untracked => {
+                    (FlowClass::Untracked, Some(rule))
                 }
-                (FlowClass::Unenforced, Decision::Unenforced) => {}
+                (FlowClass::Tracked | FlowClass::Unenforced, Decision::Allow { rule, .. }) => {
+                    (FlowClass::Tracked, Some(rule))
+                }
+                (FlowClass::Tracked | FlowClass::Unenforced, Decision::Unenforced) => {
+                    (FlowClass::Unenforced, None)
+                }
                 _ => return false,
-            }
-        }
-        self.shard.restamp(index, self.snapshot.generation(), rule);
+            },
+        };
+        self.shard
+            .restamp(index, self.snapshot.generation(), class, rule);
         true
     }
 
@@ -415,22 +476,29 @@ impl Judge<'_> {
         })
     }
 
-    fn outcome(&self, interface: InterfaceRef, direction: Direction, ruling: Ruling) -> Outcome {
-        Outcome {
-            verdict: Verdict::Pass(ruling.reason()),
-            interface: self.snapshot.slot(interface),
-            direction: Some(direction),
-            rule: ruling.rule,
-        }
+    pub(super) fn outcome(
+        &self,
+        interface: InterfaceRef,
+        direction: Direction,
+        ruling: Ruling,
+    ) -> Outcome {
+        let verdict = Verdict::Pass(ruling.reason());
+        Outcome::of_interface(
+            verdict,
+            self.snapshot.slot(interface),
+            direction,
+            ruling.rule,
+        )
     }
 
-    fn denied(&self, interface: InterfaceRef, direction: Direction, reason: DropReason) -> Outcome {
-        Outcome {
-            verdict: Verdict::Drop(reason),
-            interface: self.snapshot.slot(interface),
-            direction: Some(direction),
-            rule: None,
-        }
+    pub(super) fn denied(
+        &self,
+        interface: InterfaceRef,
+        direction: Direction,
+        reason: DropReason,
+    ) -> Outcome {
+        let verdict = Verdict::Drop(reason);
+        Outcome::of_interface(verdict, self.snapshot.slot(interface), direction, None)
     }
 }
 
@@ -442,31 +510,14 @@ fn generation_low(snapshot: &Snapshot) -> u32 {
     snapshot.generation().0 as u32
 }
 
-fn inside_end(head: &FlowHead) -> End {
+pub(super) fn inside_end(head: &FlowHead) -> End {
     match head.direction {
         Direction::Egress => head.opener,
         Direction::Ingress => head.opener.opposite(),
     }
 }
 
-fn hit_outcome(head: &FlowHead, arrival: Arrival, verdict: Verdict) -> Outcome {
-    let direction = match arrival.side {
-        PortSide::Inside => Direction::Egress,
-        PortSide::Outside => Direction::Ingress,
-    };
-    let rule = match verdict {
-        Verdict::Pass(_) => head.rule,
-        Verdict::Drop(_) => None,
-    };
-    Outcome {
-        verdict,
-        interface: Some(head.interface),
-        direction: Some(direction),
-        rule,
-    }
-}
-
-/// The question that the packet which opened a flow asked (ICMP: code 0, as queries have).
+/// The question that the packet which opened a flow asked.
 fn opener_question(key: &FlowKey, head: &FlowHead) -> Question {
     let (opener_address, _) = key.end(head.opener);
     let (other_address, other_port) = key.end(head.opener.opposite());
@@ -475,7 +526,9 @@ fn opener_question(key: &FlowKey, head: &FlowHead) -> Question {
         Direction::Egress => other_address,
     };
     let service = match key.protocol {
-        protocol::ICMP | protocol::ICMPV6 => other_port << 8,
+        // Of a query the answering end's port is the type. Without one (ICMP of the other family,
+        // which is a protocol like any other) the question reads no service.
+        protocol::ICMP | protocol::ICMPV6 => other_port << 8 | u16::from(head.query_code),
         _ => other_port,
     };
     Question {

@@ -8,6 +8,8 @@ use crossbeam::queue::ArrayQueue;
 
 use super::commands::WorkerCommand;
 use super::doorbell::Doorbell;
+use super::lanes::Held;
+use crate::conntrack::FragmentedFlow;
 use crate::port::{ChunkAddr, Frame};
 use crate::sync::Arc;
 use crate::telemetry::WorkerCounters;
@@ -17,6 +19,8 @@ use crate::types::{LinkId, PortSide, WorkerId};
 /// receive rings that may hand over in one turn, and as much as a few hundred microseconds of
 /// one core's work.
 pub const INBOX_FRAMES: usize = 4096;
+/// Fragments that wait for one worker at most; more are dropped as `handover-full`.
+const INBOX_PIECES: usize = 512;
 /// Requests of the control side that wait for one worker at most.
 const COMMANDS_MAX: usize = 8;
 
@@ -39,10 +43,19 @@ pub(super) struct Handover {
     pub(super) errand: Errand,
 }
 
+/// A fragment under way from its home worker to the owner of its flow.
+#[derive(Debug)]
+pub(super) struct PieceHandover {
+    pub(super) held: Held,
+    pub(super) flow: FragmentedFlow,
+}
+
 /// Everything that others may give to one worker.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) frames: ArrayQueue<Handover>,
+    /// Apart from the others, which would else carry their size.
+    pub(super) pieces: ArrayQueue<PieceHandover>,
     pub(super) returns: ArrayQueue<(LinkId, ChunkAddr)>,
     pub(super) commands: ArrayQueue<WorkerCommand>,
     pub(super) doorbell: Doorbell,
@@ -65,6 +78,7 @@ impl Exchange {
         let inbox = |&chunks: &usize| {
             Ok(Inbox {
                 frames: ArrayQueue::new(inbox_frames),
+                pieces: ArrayQueue::new(INBOX_PIECES),
                 returns: ArrayQueue::new(chunks.max(1)),
                 commands: ArrayQueue::new(COMMANDS_MAX),
                 doorbell: Doorbell::new()?,
@@ -81,6 +95,19 @@ impl Exchange {
 
     pub(super) fn inbox(&self, worker: WorkerId) -> Option<&Inbox> {
         self.inboxes.get(worker.index())
+    }
+
+    /// Puts a frame into a worker's inbox; gives it back where that is full or missing.
+    pub(super) fn give(&self, worker: WorkerId, handover: Handover) -> Result<(), Handover> {
+        let Some(inbox) = self.inbox(worker) else {
+            return Err(handover);
+        };
+        // Counted before it can be taken, or the count could pass below zero for a moment.
+        inbox.counters.add_waiting();
+        inbox
+            .frames
+            .push(handover)
+            .inspect_err(|_| inbox.counters.take_waiting(1))
     }
 
     /// One worker's counters.
@@ -100,6 +127,15 @@ impl Exchange {
         inbox.commands.push(command)?;
         inbox.doorbell.ring();
         Ok(())
+    }
+
+    /// Whether most of a worker's chunks wait in its return ring. One that sleeps is woken by
+    /// frames, and frames need chunks: it has to be rung before it runs out, though not for each.
+    pub(super) fn lacks_chunks(&self, worker: WorkerId) -> bool {
+        self.inbox(worker).is_some_and(|inbox| {
+            let half = inbox.returns.capacity().div_ceil(2);
+            inbox.returns.len() >= half
+        })
     }
 
     /// Wakes a worker if it sleeps.

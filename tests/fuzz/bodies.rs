@@ -7,10 +7,12 @@ use std::time::Duration;
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
 use portcullis::config;
-use portcullis::conntrack::{Shard, ShardConfig, TcpPickup, Timeouts};
+use portcullis::conntrack::{Shard, ShardConfig, TcpPickup, Timeouts, WAITING_MAX};
 use portcullis::document::Source;
 use portcullis::packet::{FlowKey, Fragment, Parsed, parse, parse_quoted};
-use portcullis::pipeline::{Arrival, BATCH_MAX, Batch, Fate, LinkRules, PipelineConfig, Steering};
+use portcullis::pipeline::{
+    Arrival, BATCH_MAX, Batch, Fate, LinkRules, Origin, PipelineConfig, Place, Steering,
+};
 use portcullis::policy::{self, KnownLinks, Policy};
 use portcullis::snapshot::Snapshot;
 use portcullis::types::{Generation, LinkId, PortSide, Verdict, WorkerId};
@@ -117,6 +119,8 @@ struct World {
     shard: Shard,
     steering: Steering,
     batch: Batch,
+    /// Which tickets of fragments are out.
+    waiting: [bool; WAITING_MAX],
     now: Tick,
 }
 
@@ -140,6 +144,7 @@ impl World {
             shard: Shard::new(&shard, Tick(0)),
             steering: Steering::new([3, 4], 2),
             batch: Batch::default(),
+            waiting: [false; WAITING_MAX],
             now: Tick(0),
         }
     }
@@ -147,24 +152,33 @@ impl World {
     /// One batch: each frame has one fate.
     fn run(&mut self, frames: &[(PortSide, &[u8])], generation: usize, is_steered: bool) {
         self.batch.clear();
-        let steering = is_steered.then_some((&self.steering, WorkerId(0)));
+        let place = Place {
+            config: &self.config,
+            steering: is_steered.then_some((&self.steering, WorkerId(0))),
+        };
         for &(side, bytes) in frames {
             let arrival = Arrival {
                 link: LinkId(0),
                 side,
                 original_len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             };
-            self.batch.push(bytes, arrival, &self.config, steering);
+            self.batch.push(bytes, arrival, &place, Origin::Queue);
         }
         let before = self.shard.stats();
         let snapshot = &SNAPSHOTS[generation];
-        self.batch
-            .run(&self.config, &mut self.shard, snapshot, self.now);
+        self.batch.run(&place, &mut self.shard, snapshot, self.now);
         let mut fates = 0;
         for (fate, &(side, bytes)) in self.batch.fates().zip(frames) {
             fates += 1;
             match fate {
-                Fate::HandOver(owner) => assert!(is_steered && owner == WorkerId(1)),
+                Fate::HandOver(owner) | Fate::HandOverPiece(owner, _) => {
+                    assert!(is_steered && owner == WorkerId(1));
+                }
+                // Given again only after it was released, which nobody does before the next batch.
+                Fate::Hold(ticket) => {
+                    let is_taken = std::mem::replace(&mut self.waiting[ticket.index()], true);
+                    assert!(!is_taken, "a ticket is given once");
+                }
                 Fate::Judged(outcome) => {
                     let is_pass = matches!(outcome.verdict, Verdict::Pass(_));
                     let is_malformed = matches!(parse(bytes, bytes.len()), Parsed::Malformed(_));
@@ -173,6 +187,10 @@ impl World {
             }
         }
         assert_eq!(fates, frames.len(), "one fate each");
+        while let Some((ticket, _)) = self.shard.pop_released() {
+            let is_taken = std::mem::take(&mut self.waiting[ticket.index()]);
+            assert!(is_taken, "released, and never held");
+        }
         let after = self.shard.stats();
         assert!(after.flows <= FLOWS_MAX && after.opened >= before.opened);
         assert!(after.opened - before.opened <= frames.len() as u64);

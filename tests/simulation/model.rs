@@ -10,21 +10,15 @@ use portcullis::clock::Tick;
 use portcullis::packet::{
     Address, ArpPacket, End, FlowKey, Fragment, IpPacket, Parsed, Transport, parse, parse_quoted,
 };
-use portcullis::pipeline::Unregistered;
+use portcullis::pipeline::{IcmpErrors, OnRuleRemoved, Unregistered};
 use portcullis::snapshot::Question;
-use portcullis::types::{Direction, DropReason, LinkId, PassReason, PortSide, Verdict};
+use portcullis::types::{Direction, DropReason, Generation, LinkId, PassReason, PortSide, Verdict};
 
 use crate::rules::{Answer, Owner, Version};
 
 /// Deadlines are kept to about two milliseconds.
 const SLACK: Duration = Duration::from_millis(5);
 
-/// Why a connection may be admitted, and why its packets then pass.
-const ADMITTED: [(Answer, PassReason); 3] = [
-    (Answer::Tracked, PassReason::Tracked),
-    (Answer::Untracked, PassReason::Untracked),
-    (Answer::Unenforced, PassReason::Unenforced),
-];
 /// What rules and flags say of a packet in mid-stream where only a SYN opens.
 const REFUSED: Verdict = Verdict::Drop(DropReason::Invalid);
 
@@ -90,6 +84,16 @@ impl Seen<'_> {
     pub(crate) fn link_id(&self) -> LinkId {
         LinkId(u8::try_from(self.link).unwrap())
     }
+
+    /// The packet that an ICMP error is about, its key, and who sent it.
+    pub(crate) fn quoted(&self, errors: IcmpErrors) -> Option<(IpPacket, FlowKey, End)> {
+        if errors == IcmpErrors::Rules {
+            return None;
+        }
+        let packet = parse_quoted(self.bytes, self.bytes.len())?;
+        let (key, from) = FlowKey::of(self.link_id(), &packet)?;
+        Some((packet, key, from))
+    }
 }
 
 /// What the configuration says, as far as the model has to know.
@@ -97,15 +101,22 @@ impl Seen<'_> {
 pub(crate) struct Manners {
     pub(crate) unregistered: Unregistered,
     pub(crate) is_syn_only: bool,
+    pub(crate) icmp_errors: IcmpErrors,
+    pub(crate) on_rule_removed: OnRuleRemoved,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Connection {
+    /// Which end is inside.
+    inside: End,
+    /// Why it was admitted, or went on.
     answer: Answer,
     /// The interface's number.
     serial: u64,
-    /// What the packet that opened it asked, to be asked again of a flow that is not tracked.
+    /// What the packet that opened it asked.
     asked: (Direction, Question),
+    /// The policy that it was last held against.
+    generation: Generation,
     last: Tick,
     /// Packets of each end.
     packets: [u64; 2],
@@ -114,6 +125,23 @@ struct Connection {
 }
 
 impl Connection {
+    /// Whether two are one to the table, but for when.
+    fn is_like(&self, other: &Self) -> bool {
+        self.inside == other.inside
+            && self.answer == other.answer
+            && self.serial == other.serial
+            && self.asked == other.asked
+    }
+
+    /// Why its packets pass.
+    fn reason(&self) -> PassReason {
+        match self.answer {
+            Answer::Untracked => PassReason::Untracked,
+            Answer::Unenforced => PassReason::Unenforced,
+            Answer::Tracked | Answer::No => PassReason::Tracked,
+        }
+    }
+
     /// The longest that it may live without a packet.
     fn timeout(&self) -> Duration {
         let is_answered = self.packets.iter().all(|&count| count >= 1);
@@ -128,14 +156,12 @@ impl Connection {
     }
 }
 
-/// A connection is known by its key, by which end is inside, and by why it was admitted: of the
-/// connections that one key may have had, the table has one, and the model need not know which.
-type Name = (FlowKey, End, Answer);
-
 #[derive(Debug)]
 pub(crate) struct Model {
     manners: Manners,
-    connections: HashMap<Name, Connection>,
+    /// Of the connections that a key may have had the table has one; the model need not know
+    /// which.
+    connections: HashMap<FlowKey, Vec<Connection>>,
 }
 
 /// What the rules say of a packet, and the connection that they admit by it.
@@ -172,30 +198,21 @@ impl Model {
     ) -> Verdicts {
         let (by_rules, opens) = self.rules(version, seen, packet, now);
         let Some((key, from)) = FlowKey::of(seen.link_id(), packet) else {
-            let related = self.related(version, seen, now);
-            return by_rules.or(related);
+            return by_rules.or(self.related(version, seen, packet, by_rules, now));
         };
         let inside = match seen.side {
             PortSide::Inside => from,
             PortSide::Outside => from.opposite(),
         };
         let mut verdicts = by_rules;
-        for (answer, reason) in ADMITTED {
-            let name = (key, inside, answer);
-            if self.is_alive(version, seen, &name, now) {
-                let known = self.connections.get_mut(&name).unwrap();
+        for known in self.known(version, seen, &key, now) {
+            if known.inside == inside {
                 known.last = now;
                 known.packets[usize::from(from == End::High)] += 1;
-                let hit = Verdicts::pass(reason).or(Verdicts::drop(DropReason::Invalid));
+                let hit = Verdicts::pass(known.reason()).or(Verdicts::drop(DropReason::Invalid));
                 verdicts = verdicts.or(hit);
-            } else {
-                // Ended by its time, or by this packet: the table asks who owns the address at a
-                // flow's next packet, not before.
-                self.connections.remove(&name);
-            }
-            // On the wrong side of a flow it is judged by the rules alone, not by its flags.
-            let reversed = (key, inside.opposite(), answer);
-            if by_rules.is_only(REFUSED) && self.is_alive(version, seen, &reversed, now) {
+            } else if by_rules.is_only(REFUSED) {
+                // On the wrong side of a flow it is judged by the rules alone, not by its flags.
                 verdicts = verdicts.or(Verdicts::pass(PassReason::Rule));
             }
         }
@@ -203,29 +220,55 @@ impl Model {
             if opened.answer == Answer::Tracked {
                 verdicts = verdicts.or(Verdicts::drop(DropReason::TableFull));
             }
+            opened.inside = inside;
             opened.packets[usize::from(from == End::High)] = 1;
+            let known = self.connections.entry(key).or_default();
             // What is known already may live longer than what begins anew.
-            self.connections
-                .entry((key, inside, opened.answer))
-                .or_insert(opened);
+            match known.iter_mut().find(|known| known.is_like(&opened)) {
+                Some(known) => known.is_midstream |= opened.is_midstream,
+                None => known.push(opened),
+            }
         }
         verdicts
     }
 
-    /// Whether a connection may still be in the gateway's table, and be found there.
-    fn is_alive(&self, version: &Version, seen: Seen<'_>, name: &Name, now: Tick) -> bool {
-        let Some(known) = self.connections.get(name) else {
-            return false;
+    /// The connections of a key that may still be in the gateway's table, held against the policy
+    /// in force as the table holds them: when a packet asks for them.
+    fn known(
+        &mut self,
+        version: &Version,
+        seen: Seen<'_>,
+        key: &FlowKey,
+        now: Tick,
+    ) -> &mut [Connection] {
+        let keeps = self.manners.on_rule_removed == OnRuleRemoved::Keep;
+        let Some(connections) = self.connections.get_mut(key) else {
+            return &mut [];
         };
-        let (address, _) = name.0.end(name.1);
-        let owner = version.owner(seen.link, name.0.vlan, address);
-        now.since(known.last) <= known.timeout() + SLACK
-            && owner.is_some_and(|(_, serial)| serial == known.serial)
-            && owner.is_some_and(|(interface, _)| {
-                let (direction, question) = known.asked;
-                known.answer == Answer::Tracked
-                    || version.ask(interface, direction, &question) == known.answer
-            })
+        connections.retain_mut(|known| {
+            if now.since(known.last) > known.timeout() + SLACK {
+                return false;
+            }
+            if known.generation == version.generation {
+                return true;
+            }
+            let owner = |end| version.owner(seen.link, key.vlan, key.end(end).0);
+            let Some((interface, serial)) = owner(known.inside) else {
+                return false;
+            };
+            if serial != known.serial || owner(known.inside.opposite()).is_some() {
+                return false;
+            }
+            known.generation = version.generation;
+            if known.answer == Answer::Tracked && keeps {
+                return true;
+            }
+            let (direction, question) = known.asked;
+            let answer = version.ask(interface, direction, &question);
+            let was = std::mem::replace(&mut known.answer, answer);
+            answer == Answer::Untracked || answer != Answer::No && was != Answer::Untracked
+        });
+        connections
     }
 
     /// The rules alone.
@@ -233,21 +276,38 @@ impl Model {
         let source = packet.addresses.source();
         let destination = packet.addresses.destination();
         let owner_of = |address| version.owner(seen.link, packet.vlan, address);
-        let (owner, direction, remote) = match seen.side {
-            PortSide::Inside => (owner_of(source), Direction::Egress, destination),
-            PortSide::Outside => {
-                if owner_of(source).is_some() {
-                    return (Verdicts::drop(DropReason::Spoofed), None);
-                }
-                (owner_of(destination), Direction::Ingress, source)
-            }
+        if seen.side == PortSide::Outside && owner_of(source).is_some() {
+            return (Verdicts::drop(DropReason::Spoofed), None);
+        }
+        let (owner, direction) = match seen.side {
+            PortSide::Inside => (owner_of(source), Direction::Egress),
+            PortSide::Outside => (owner_of(destination), Direction::Ingress),
         };
-        let Some((interface, serial)) = owner else {
+        let Some(owner) = owner else {
             let verdicts = match self.manners.unregistered {
                 Unregistered::Pass => Verdicts::pass(PassReason::Unregistered),
                 Unregistered::Drop => Verdicts::drop(DropReason::Unregistered),
             };
             return (verdicts, None);
+        };
+        let (verdicts, opens) = self.rules_of(version, owner, direction, packet, now);
+        // Both ends registered here: nothing that comes back is a reply.
+        let is_local = seen.side == PortSide::Inside && owner_of(destination).is_some();
+        (verdicts, opens.filter(|_| !is_local))
+    }
+
+    /// The rules of an interface.
+    fn rules_of(
+        &self,
+        version: &Version,
+        (interface, serial): Owner<'_>,
+        direction: Direction,
+        packet: &IpPacket,
+        now: Tick,
+    ) -> Ruling {
+        let remote = match direction {
+            Direction::Egress => packet.addresses.destination(),
+            Direction::Ingress => packet.addresses.source(),
         };
         let (from, to) = services(packet);
         let question = Question {
@@ -255,7 +315,8 @@ impl Model {
             protocol: packet.protocol,
             service: to,
         };
-        let mut asked = (direction, question);
+        let asked = (direction, question);
+        let mut is_reply = false;
         let mut answer = version.ask(interface, direction, &question);
         let is_syn = matches!(packet.transport, Transport::Tcp(tcp) if tcp.flags.is_open());
         if answer == Answer::Tracked && matches!(packet.protocol, 6 | 17) && !is_syn {
@@ -266,7 +327,7 @@ impl Model {
             };
             if version.ask(interface, direction.reversed(), &opener) == Answer::Untracked {
                 answer = Answer::Untracked;
-                asked = (direction.reversed(), opener);
+                is_reply = true;
             }
         }
         let reason = match answer {
@@ -276,34 +337,64 @@ impl Model {
             Answer::No => return (Verdicts::drop(DropReason::NoRule), None),
         };
         let connection = Connection {
+            inside: End::Low,
             answer,
             serial,
             asked,
+            generation: version.generation,
             last: now,
             packets: [0; 2],
             is_midstream: !is_syn,
         };
         match (admission(packet, self.manners.is_syn_only), answer) {
-            (Admission::Opens, _) => (Verdicts::pass(reason), Some(connection)),
+            (Admission::Opens, _) => (
+                Verdicts::pass(reason),
+                Some(connection).filter(|_| !is_reply),
+            ),
             (Admission::Refused, Answer::Tracked) => (Verdicts::drop(DropReason::Invalid), None),
             (Admission::Passes | Admission::Refused, _) => (Verdicts::pass(reason), None),
         }
     }
 
     /// Whether an ICMP error may pass for the packet that it quotes.
-    fn related(&self, version: &Version, seen: Seen<'_>, now: Tick) -> Verdicts {
-        let quoted = parse_quoted(seen.bytes, seen.bytes.len());
-        let key = quoted.and_then(|quoted| FlowKey::of(seen.link_id(), &quoted));
-        let is_known = key.is_some_and(|(key, _)| {
-            [End::Low, End::High].iter().any(|&inside| {
-                ADMITTED
-                    .iter()
-                    .any(|&(answer, _)| self.is_alive(version, seen, &(key, inside, answer), now))
-            })
-        });
-        match is_known {
-            true => Verdicts::pass(PassReason::Related),
-            false => Verdicts::default(),
+    fn related(
+        &mut self,
+        version: &Version,
+        seen: Seen<'_>,
+        packet: &IpPacket,
+        by_rules: Verdicts,
+        now: Tick,
+    ) -> Verdicts {
+        let (nothing, related) = (Verdicts::default(), Verdicts::pass(PassReason::Related));
+        let Some((quoted, key, from)) = seen.quoted(self.manners.icmp_errors) else {
+            return nothing;
+        };
+        let has_interface = ![
+            Verdict::Drop(DropReason::Spoofed),
+            Verdict::Drop(DropReason::Unregistered),
+            Verdict::Pass(PassReason::Unregistered),
+        ]
+        .iter()
+        .any(|&verdict| by_rules.has(verdict));
+        if !has_interface || packet.addresses.destination() != quoted.addresses.source() {
+            return nothing;
+        }
+        let (inside, address, direction) = match seen.side {
+            PortSide::Outside => (from, quoted.addresses.source(), Direction::Egress),
+            PortSide::Inside => {
+                let address = quoted.addresses.destination();
+                (from.opposite(), address, Direction::Ingress)
+            }
+        };
+        let mut known = self.known(version, seen, &key, now).iter();
+        if known.any(|known| known.inside == inside) {
+            return related;
+        }
+        let owner = version.owner(seen.link, quoted.vlan, address);
+        let verdicts = owner.map(|owner| self.rules_of(version, owner, direction, &quoted, now).0);
+        match verdicts.is_some_and(|verdicts| verdicts.has(Verdict::Pass(PassReason::Untracked))) {
+            true => related,
+            false => nothing,
         }
     }
 
@@ -335,8 +426,11 @@ impl Model {
 
     /// Forgets those that cannot be alive any more.
     pub(crate) fn forget(&mut self, now: Tick) {
-        self.connections
-            .retain(|_, known| now.since(known.last) <= known.timeout() + SLACK);
+        let lives = |known: &Connection| now.since(known.last) <= known.timeout() + SLACK;
+        self.connections.retain(|_, known| {
+            known.retain(lives);
+            !known.is_empty()
+        });
     }
 }
 

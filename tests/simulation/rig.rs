@@ -72,6 +72,8 @@ impl Rig {
         };
         let config = Arc::new(PipelineConfig {
             links: vec![rules; shape.links],
+            icmp_errors: shape.icmp_errors,
+            on_rule_removed: shape.on_rule_removed,
             ..PipelineConfig::default()
         });
         let steering = Steering::new([random.next(), random.next()], shape.workers);

@@ -53,6 +53,9 @@ impl Version {
 
     /// Who owns an address on a link: the longest match, then the one with the VLAN.
     pub(crate) fn owner(&self, link: usize, vlan: VlanTags, address: Address) -> Option<Owner<'_>> {
+        if address.is_multicast_or_broadcast() {
+            return None;
+        }
         let mut best: Option<((u8, bool), &Interface)> = None;
         for interface in &self.policy.interfaces {
             let is_here = match &interface.link {

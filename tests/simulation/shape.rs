@@ -1,7 +1,7 @@
 //! What one seed builds: how many of everything, and how bad the weather is.
 
 use portcullis::conntrack::TcpPickup;
-use portcullis::pipeline::Unregistered;
+use portcullis::pipeline::{IcmpErrors, OnRuleRemoved, Unregistered};
 use portcullis::port::FaultRates;
 
 use crate::random::Random;
@@ -22,6 +22,8 @@ pub(crate) struct Shape {
     pub(crate) tcp_pickup: TcpPickup,
     pub(crate) tcp_strict: bool,
     pub(crate) unregistered: Unregistered,
+    pub(crate) icmp_errors: IcmpErrors,
+    pub(crate) on_rule_removed: OnRuleRemoved,
     pub(crate) faults: FaultRates,
     /// A worker that gets one turn where others get many.
     pub(crate) slow: Option<u16>,
@@ -64,6 +66,14 @@ impl Shape {
             unregistered: match random.once_in(4) {
                 true => Unregistered::Pass,
                 false => Unregistered::Drop,
+            },
+            icmp_errors: match random.once_in(4) {
+                true => IcmpErrors::Rules,
+                false => IcmpErrors::Related,
+            },
+            on_rule_removed: match random.once_in(3) {
+                true => OnRuleRemoved::Revalidate,
+                false => OnRuleRemoved::Keep,
             },
             faults,
             slow: random.once_in(2).then(|| random.port(0, workers)),

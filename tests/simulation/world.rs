@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
+use portcullis::conntrack::TcpPickup;
 use portcullis::packet::{FlowKey, Parsed};
 use portcullis::port::FrameMemory;
 use portcullis::snapshot::Publisher;
@@ -27,6 +28,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// Snapshots that slow workers may hold back before no more are published.
 const FORMER_MAX: usize = 4;
 
+/// Bursts that a turn takes from its inbox.
+const INBOX_BURSTS_PER_TURN_MAX: usize = 8;
 /// Steps of a run: many times what the frames of one take.
 const STEPS_MAX: u64 = 200_000;
 
@@ -99,7 +102,9 @@ impl World {
         let workers = usize::from(shape.workers);
         let manners = Manners {
             unregistered: shape.unregistered,
-            is_syn_only: shape.tcp_pickup == portcullis::conntrack::TcpPickup::SynOnly,
+            is_syn_only: shape.tcp_pickup == TcpPickup::SynOnly,
+            icmp_errors: shape.icmp_errors,
+            on_rule_removed: shape.on_rule_removed,
         };
         Self {
             random,
@@ -241,7 +246,8 @@ impl World {
         let (mut judged, offered) = self.received(worker, old.tally.rx_packets, &new);
         let pushed = self.pushed(worker, &before, &after, offered);
         let popped = before[worker] - after[worker];
-        assert_eq!(popped, before[worker].min(self.shape.burst as u64));
+        let popped_max = self.shape.burst * INBOX_BURSTS_PER_TURN_MAX;
+        assert_eq!(popped, before[worker].min(popped_max as u64));
         let mut errands = 0;
         for _ in 0..popped {
             match self.inboxes[worker].pop_front().unwrap() {
@@ -311,8 +317,8 @@ impl World {
         (judged, offered)
     }
 
-    /// Whose a frame's flow is; nobody's if it has none. Fragments and whatever else is steered by
-    /// more than its own header would need a word here.
+    /// Whose a frame's flow is, or the flow that it quotes; nobody's if it has none. Fragments would
+    /// need a word here.
     fn owner(&self, place: Place) -> Option<usize> {
         let coming = &self.guests[&place].coming;
         let Parsed::Ip(packet) = seen(coming).parsed() else {
@@ -321,7 +327,10 @@ impl World {
         if crate::model::is_exempt(&packet, coming.side) {
             return None;
         }
-        let (key, _) = FlowKey::of(link_id(coming.link), &packet)?;
+        let key = match FlowKey::of(link_id(coming.link), &packet) {
+            Some((key, _)) => key,
+            None => seen(coming).quoted(self.shape.icmp_errors)?.1,
+        };
         self.rig.steering.owner(&key).map(|owner| owner.index())
     }
 

@@ -117,7 +117,7 @@ impl Owners {
             .interface()
     }
 
-    /// The owners of an address on every link and in every VLAN, each once, the longest match first.
+    /// The owners of an address on every link and in every VLAN, each once, longest match first.
     pub(crate) fn find_anywhere(&self, address: Address) -> Vec<InterfaceRef> {
         let mut found: Vec<(Reverse<u32>, InterfaceRef)> = self
             .links

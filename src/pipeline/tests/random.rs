@@ -15,7 +15,7 @@ use crate::policy::{
 };
 use crate::types::{GroupId, InterfaceId, InterfaceSlot, RuleId, RuleSlot};
 
-const WORLDS: u64 = 400;
+const WORLDS: u64 = 250;
 const STEPS: u32 = 300;
 const LINKS: [&str; 2] = ["a", "b"];
 /// Time goes in the units of the shard's timers, so that what is dead is also gone.

@@ -421,6 +421,22 @@ fn restart_without_cap_sys_admin_knows_its_program_by_the_record() {
 }
 
 #[test]
+fn a_program_attached_without_cap_perfmon_is_known_to_a_later_run_with_all_privileges() {
+    if !can_run(&PROGRAMS) {
+        return;
+    }
+    let wire = Wire::new(1);
+    let state = StateDir::new(&wire);
+    let order = Order::forward(&state.0);
+    // Without CAP_PERFMON the program has no name.
+    let least = order
+        .clone()
+        .under("setpriv --bounding-set=-sys_admin,-perfmon");
+    Gateway::start(&wire.gateway.name, &least).unwrap().kill();
+    Gateway::start(&wire.gateway.name, &order).unwrap().stop();
+}
+
+#[test]
 fn mode_can_change_at_a_restart() {
     if !can_run(&PROGRAMS) {
         return;

@@ -30,10 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("conntrack", &["packet"]),
     ("af_xdp", &["port"]),
     ("compile", &["policy", "snapshot", "packet"]),
-    (
-        "pipeline",
-        &["packet", "conntrack", "snapshot", "telemetry", "port"],
-    ),
+    ("pipeline", &["packet", "conntrack", "snapshot"]),
     (
         "worker",
         &[
@@ -68,7 +65,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "packet",
             "compile",
             "policy",
-            "telemetry",
         ],
     ),
     (
@@ -79,12 +75,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "conntrack",
             "control",
-            "document",
             "pipeline",
             "policy",
             "port",
             "snapshot",
-            "telemetry",
             "worker",
         ],
     ),

@@ -2,7 +2,7 @@
 //!
 //! A bpf_link would have to be pinned for that, in a bpffs that a private mount namespace takes
 //! with it. An attachment by netlink belongs to the device. The price: anybody with CAP_NET_ADMIN
-//! can replace it. Ours is known by its name; anything else is never touched.
+//! can replace it. Ours is known by its name or by the record; anything else is never touched.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -70,8 +70,11 @@ pub(super) fn identify(device: &Device, record: &Record) -> Result<Option<Earlie
             return Err(XdpError::system(action, "CAP_SYS_ADMIN", e));
         }
     };
+    // Where the process that attached it lacked CAP_PERFMON, aya could not find out whether the
+    // kernel takes names, and gave it none.
+    let ours = name == PROGRAM_NAME || record.knows_program(program.id);
     match program.mode {
-        Some(mode) if name == PROGRAM_NAME => Ok(Some(Earlier { mode, fd })),
+        Some(mode) if ours => Ok(Some(Earlier { mode, fd })),
         _foreign => Err(foreign(name)),
     }
 }

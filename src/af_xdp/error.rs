@@ -70,7 +70,7 @@ pub enum XdpError {
         mtu_max: u32,
     },
     /// A gateway runs on the port.
-    #[error("a gateway runs on `{device}` already{}", process_text(*.process))]
+    #[error("a gateway runs on `{device}` already{}; stop it first", process_text(*.process))]
     InUse {
         /// The device.
         device: String,
@@ -223,7 +223,11 @@ pub enum XdpError {
     #[error("setting up the XDP program's maps: {0}")]
     Map(#[from] MapError),
     /// The record of what was changed on a device cannot be read or written.
-    #[error("`{path}`: {source}")]
+    #[error(
+        "the record of what was changed on a device, `{}`: {source}; state_dir has to be writable \
+         and not full, and a record that cannot be read has to go (what it says is then not put \
+         back by `detach`)", path.display()
+    )]
     Record {
         /// The file.
         path: PathBuf,

@@ -17,9 +17,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::device::{Device, Host};
 use super::error::XdpError;
-use super::live::{LivePort, check_devices, open_ports, port_statistics, roll_back};
+use super::live::{LivePort, check_devices, open_ports, port_state, port_statistics, roll_back};
 use super::options::{
-    LinkDescription, LinkOptions, LinkStatistics, QueueStatistics, XdpMode, ZeroCopy,
+    LinkDescription, LinkOptions, LinkStatistics, PortState, QueueStatistics, XdpMode, ZeroCopy,
 };
 use super::queue::XdpQueue;
 use super::socket::Socket;
@@ -142,6 +142,19 @@ impl Link {
         Ok(())
     }
 
+    /// Lets no more frames in: the link does what `on_exit` says, while workers end what they have.
+    ///
+    /// # Errors
+    /// When the kernel refuses to empty a map; its sockets leave it when they close.
+    pub fn deactivate(&mut self) -> Result<(), XdpError> {
+        // Slot 0 first, so that no frame finds slot 0 filled and its own empty.
+        for bound in self.sockets.iter().filter(|bound| bound.receives) {
+            let port = &mut self.ports[bound.side.index()];
+            port.program.clear_socket(bound.queue)?;
+        }
+        Ok(())
+    }
+
     /// What the kernel counts about this link.
     ///
     /// # Errors
@@ -170,6 +183,19 @@ impl Link {
             port_statistics(&mut host, &outside.device.name)?,
         ];
         Ok(LinkStatistics { queues, ports })
+    }
+
+    /// What has become of its ports, by [`PortSide::index`].
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn port_states(&self) -> Result<[PortState; 2], XdpError> {
+        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let [inside, outside] = &self.ports;
+        Ok([
+            port_state(&mut host, inside)?,
+            port_state(&mut host, outside)?,
+        ])
     }
 
     /// How the link turned out.

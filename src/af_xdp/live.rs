@@ -8,7 +8,7 @@ use super::attach::{self, Earlier};
 use super::claim::Claim;
 use super::device::{Device, Host, Mode};
 use super::error::XdpError;
-use super::options::{LinkOptions, OnExit, PortDescription, PortStatistics};
+use super::options::{LinkOptions, OnExit, PortDescription, PortState, PortStatistics};
 use super::prepare;
 use super::program::{PortProgram, QUEUES_MAX};
 use super::record::Record;
@@ -278,6 +278,29 @@ pub(super) fn roll_back(host: &mut Host, ports: &mut [LivePort]) {
         }
         port.undo.settings(host, &port.device);
     }
+}
+
+/// What has become of a port.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub(super) fn port_state(host: &mut Host, port: &LivePort) -> Result<PortState, XdpError> {
+    let now = match Device::look(host, &port.device.name) {
+        Ok(now) => now,
+        Err(XdpError::NoDevice { .. }) => return Ok(PortState::Gone),
+        Err(error) => return Err(error),
+    };
+    Ok(if now.ifindex != port.device.ifindex {
+        PortState::Replaced
+    } else if now.program.map(|program| program.id) != Some(port.program.id()) {
+        PortState::Unguarded
+    } else if !now.has(libc::IFF_UP) {
+        PortState::Down
+    } else if !now.has(libc::IFF_LOWER_UP) {
+        PortState::NoCarrier
+    } else {
+        PortState::Up
+    })
 }
 
 /// What the kernel counts about a device.

@@ -9,7 +9,7 @@
 //! | `queue` | one queue as a worker sees it: the `Port` |
 //! | `ring`, `umem`, `socket`, `sockets` | the binding: rings, memory, sockets |
 //! | `program`, `attach`, `bpf` | the XDP program: loading, attaching, telling it from others |
-//! | `device`, `prepare`, `record`, `claim` | devices: what they are, their settings, whose they are |
+//! | `device`, `prepare`, `record`, `claim` | devices: kinds, their settings, whose they are |
 //! | `netlink`, `ethtool`, `sys`, `abi` | the ways to the kernel |
 //!
 //! Why a binding of our own: no permissive crate covers a shared memory area over all queues and
@@ -41,7 +41,7 @@ pub use error::{Unfit, XdpError};
 pub use link::{Link, LinkQueue};
 pub use live::{Detached, detach};
 pub use options::{
-    HugePages, LinkDescription, LinkOptions, LinkStatistics, OnExit, PortDescription,
+    HugePages, LinkDescription, LinkOptions, LinkStatistics, OnExit, PortDescription, PortState,
     PortStatistics, QueueStatistics, XdpMode, ZeroCopy,
 };
 pub use queue::XdpQueue;

@@ -136,7 +136,8 @@ pub struct QueueStatistics {
     pub side: PortSide,
     /// The queue.
     pub queue: u32,
-    /// Received packets dropped for other reasons, too long ones for instance.
+    /// Received packets dropped because the fill ring was empty, or for other reasons, too long
+    /// ones for instance.
     pub rx_dropped: u64,
     /// Fill-ring items that were no chunk.
     pub rx_invalid_descriptors: u64,
@@ -144,7 +145,7 @@ pub struct QueueStatistics {
     pub tx_invalid_descriptors: u64,
     /// Received packets dropped because the RX ring was full.
     pub rx_ring_full: u64,
-    /// Times that the fill ring was empty when a packet came.
+    /// Times that the fill ring was empty when a packet came; such packets are in `rx_dropped` too.
     pub rx_fill_ring_empty: u64,
     /// Times that the TX ring was empty when the kernel looked.
     pub tx_ring_empty: u64,
@@ -171,4 +172,44 @@ pub struct PortStatistics {
     pub rx_missed: u64,
     /// Packets that XDP dropped, where the driver counts them.
     pub xdp_drops: Option<u64>,
+}
+
+/// What has become of a port since its link was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortState {
+    /// It forwards.
+    Up,
+    /// Somebody has set it down.
+    Down,
+    /// Its cable, or its other end, is down.
+    NoCarrier,
+    /// The device is gone; its sockets will never receive again.
+    Gone,
+    /// Another device has its name now.
+    Replaced,
+    /// Its XDP program was taken off or replaced: frames go past the gateway, to the host.
+    Unguarded,
+}
+
+impl PortState {
+    /// What it means, and what to do, for people.
+    #[must_use]
+    pub fn text(&self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "set down: nothing passes until it is set up",
+            Self::NoCarrier => "no carrier: nothing passes until its other end is up",
+            Self::Gone => {
+                "the device is gone: nothing passes; make it again and restart the gateway"
+            }
+            Self::Replaced => {
+                "another device has its name now, which the gateway does not use: restart the \
+                 gateway"
+            }
+            Self::Unguarded => {
+                "its XDP program is gone: frames reach the host and not the gateway; restart the \
+                 gateway"
+            }
+        }
+    }
 }

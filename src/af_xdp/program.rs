@@ -67,6 +67,13 @@ impl PortProgram {
         Ok(())
     }
 
+    /// Sends the frames of receive queue `queue` to nobody from now on.
+    pub(super) fn clear_socket(&mut self, queue: u32) -> Result<(), XdpError> {
+        let map = self.ebpf.map_mut("sockets").ok_or_else(incomplete)?;
+        XskMap::try_from(map)?.unset(queue)?;
+        Ok(())
+    }
+
     /// The program's descriptor.
     pub(super) fn fd(&mut self) -> Result<BorrowedFd<'_>, XdpError> {
         Ok(program_of(&mut self.ebpf)?.fd()?.as_fd())

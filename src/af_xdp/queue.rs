@@ -26,6 +26,11 @@ use crate::types::DropReason;
 /// empties a ring of 2048; a longer one goes on in the next turn.
 const KICKS_PER_FLUSH_MAX: u32 = 64;
 
+/// Flushes in a row without progress after which a worker need not stay awake for the TX ring: the
+/// device has stopped (no carrier, say), and when it goes on it needs no help, or gets it at the
+/// next turn.
+const FLUSHES_STALLED: u32 = 1024;
+
 /// `XDP_PKT_CONTD`: the packet goes on in the next descriptor. Sockets here do not bind with
 /// XDP_USE_SG, so the kernel has no business setting it.
 const OPTION_CONTINUED: u32 = 1 << 0;
@@ -39,6 +44,11 @@ pub struct XdpQueue {
     socket: Arc<Socket>,
     umem: Arc<Umem>,
     transmits: bool,
+    /// The device would not send when last asked: it is down, or gone.
+    refused: bool,
+    /// Frames left in the TX ring by the last flush, and flushes in a row that left as many.
+    left: u32,
+    flushes_idle: u32,
     bad_completions: u64,
     kick_errors: u64,
 }
@@ -50,6 +60,9 @@ impl XdpQueue {
             socket,
             umem,
             transmits,
+            refused: false,
+            left: 0,
+            flushes_idle: 0,
             bad_completions: 0,
             kick_errors: 0,
         }
@@ -85,6 +98,7 @@ impl XdpQueue {
 
     /// Wakes the transmit side until the ring is empty or the kernel makes no progress.
     fn kick_transmit(&mut self) {
+        self.refused = false;
         let mut pending = self.rings.tx.pending();
         for _ in 0..KICKS_PER_FLUSH_MAX {
             if pending == 0 || !self.rings.tx.needs_wakeup() {
@@ -94,14 +108,20 @@ impl XdpQueue {
             if answer == Kick::Failed {
                 self.kick_errors = self.kick_errors.saturating_add(1);
             }
+            self.refused = matches!(answer, Kick::Down | Kick::Failed);
             let left = self.rings.tx.pending();
             // What does not move now (the completion ring is full, the device's queue is, or it
             // is down) is tried again next turn, when completions have been taken.
-            if left == pending || matches!(answer, Kick::Down | Kick::Failed) {
+            if left == pending || self.refused {
                 return;
             }
             pending = left;
         }
+    }
+
+    /// Whether the device does not take what waits in the TX ring.
+    fn is_stalled(&self) -> bool {
+        self.refused || self.flushes_idle >= FLUSHES_STALLED
     }
 
     #[inline]
@@ -133,7 +153,9 @@ impl XdpQueue {
 
 impl Port for XdpQueue {
     fn has_work(&mut self) -> bool {
-        self.has_received() || self.transmit_pending() > 0
+        // What a device that is down or gone does not send is no reason to stay awake: it is tried
+        // again at each turn, and a sleeper makes some a second.
+        self.has_received() || (!self.is_stalled() && self.transmit_pending() > 0)
     }
 
     #[inline]
@@ -174,6 +196,13 @@ impl Port for XdpQueue {
     fn flush(&mut self, limit: usize, sink: impl FnMut(ChunkAddr)) {
         self.rings.tx.submit();
         self.kick_transmit();
+        let left = self.rings.tx.pending();
+        self.flushes_idle = if left > 0 && left == self.left {
+            self.flushes_idle.saturating_add(1)
+        } else {
+            0
+        };
+        self.left = left;
         self.take_completions(saturate(limit), sink);
         self.kick_receive();
     }

@@ -45,6 +45,15 @@ pub(super) struct QueueAddress<'a> {
     pub(super) queue: u32,
 }
 
+/// Items that a socket's rings have room for; powers of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RingSizes {
+    /// The fill ring: how many chunks wait for frames of this queue.
+    pub(super) fill: u32,
+    /// The three others.
+    pub(super) others: u32,
+}
+
 /// A bound socket. The last owner to drop it closes it, which also takes it out of the XSKMAP.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -82,7 +91,7 @@ impl Socket {
     pub(super) fn bind_first(
         umem: &Umem,
         address: QueueAddress<'_>,
-        ring_size: u32,
+        sizes: RingSizes,
         mode: CopyMode,
     ) -> Result<(Self, Rings), BindError> {
         let mode_flag = match mode {
@@ -93,7 +102,7 @@ impl Socket {
         retry(|| {
             let socket = Self::open()?;
             socket.register(umem)?;
-            socket.bind(address, ring_size, flags, 0)
+            socket.bind(address, sizes, flags, 0)
         })
     }
 
@@ -101,10 +110,10 @@ impl Socket {
     pub(super) fn bind_further(
         &self,
         address: QueueAddress<'_>,
-        ring_size: u32,
+        sizes: RingSizes,
     ) -> Result<(Self, Rings), BindError> {
         let shared = u32::try_from(self.as_raw_fd()).unwrap_or(u32::MAX);
-        retry(|| Self::open()?.bind(address, ring_size, libc::XDP_SHARED_UMEM, shared))
+        retry(|| Self::open()?.bind(address, sizes, libc::XDP_SHARED_UMEM, shared))
     }
 
     fn open() -> Result<Self, XdpError> {
@@ -143,11 +152,11 @@ impl Socket {
     fn bind(
         self,
         address: QueueAddress<'_>,
-        ring_size: u32,
+        sizes: RingSizes,
         flags: u16,
         shared_umem_fd: u32,
     ) -> Result<(Self, Rings), BindError> {
-        let rings = self.rings(ring_size)?;
+        let rings = self.rings(sizes)?;
         let sockaddr = SockaddrXdp {
             family: u16::try_from(libc::AF_XDP).unwrap_or(0),
             flags,
@@ -165,13 +174,14 @@ impl Socket {
         }
     }
 
-    fn rings(&self, size: u32) -> Result<Rings, XdpError> {
+    fn rings(&self, sizes: RingSizes) -> Result<Rings, XdpError> {
+        let RingSizes { fill, others: size } = sizes;
         let failed = |e| XdpError::system("making the rings of an AF_XDP socket", "CAP_NET_RAW", e);
-        for option in [
-            libc::XDP_RX_RING,
-            libc::XDP_TX_RING,
-            libc::XDP_UMEM_FILL_RING,
-            libc::XDP_UMEM_COMPLETION_RING,
+        for (option, size) in [
+            (libc::XDP_RX_RING, size),
+            (libc::XDP_TX_RING, size),
+            (libc::XDP_UMEM_FILL_RING, fill),
+            (libc::XDP_UMEM_COMPLETION_RING, size),
         ] {
             sys::set_option(self.as_fd(), libc::SOL_XDP, option, &size).map_err(failed)?;
         }
@@ -182,7 +192,7 @@ impl Socket {
             Ok(Rings {
                 rx: self.consumer(&offsets.rx, size, PGOFF_RX)?,
                 tx: self.producer(&offsets.tx, size, PGOFF_TX)?,
-                fill: self.producer(&offsets.fill, size, PGOFF_FILL)?,
+                fill: self.producer(&offsets.fill, fill, PGOFF_FILL)?,
                 completion: self.consumer(&offsets.completion, size, PGOFF_COMPLETION)?,
             })
         };

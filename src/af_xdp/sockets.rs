@@ -5,7 +5,7 @@ use super::error::XdpError;
 use super::ethtool::Channels;
 use super::live::LivePort;
 use super::options::{LinkOptions, ZeroCopy};
-use super::socket::{BindError, CopyMode, QueueAddress, Rings, Socket, bind_action};
+use super::socket::{BindError, CopyMode, QueueAddress, RingSizes, Rings, Socket, bind_action};
 use super::umem::Umem;
 use crate::types::PortSide;
 
@@ -51,9 +51,9 @@ pub(super) fn open_sockets(
         outside_queues,
         inside_queues,
     ));
-    check_frames(options, plans.len(), notes)?;
+    let sizes = ring_sizes(options, &plans, notes)?;
     let umem = Umem::new(options.frames, options.frame_size, options.huge_pages)?;
-    let bind = |mode| bind_all(&umem, ports, &plans, options.ring_size, mode);
+    let bind = |mode| bind_all(&umem, ports, &plans, sizes, mode);
     let generic = ports.iter().find(|port| port.mode == Mode::Generic);
     let sockets = match (options.zero_copy, generic) {
         (ZeroCopy::Require, Some(port)) => {
@@ -108,13 +108,17 @@ fn socket_plans(side: PortSide, port: Channels, other: Channels) -> Vec<SocketPl
         .collect()
 }
 
-fn check_frames(
+/// How large the rings are. All fill rings together hold half of the chunks at most: one that
+/// could hold more would take what another queue needs, and that one would never receive.
+fn ring_sizes(
     options: &LinkOptions,
-    queues: usize,
+    plans: &[SocketPlan],
     notes: &mut Vec<String>,
-) -> Result<(), XdpError> {
-    let frames = options.frames;
-    let queues = u32::try_from(queues).unwrap_or(u32::MAX);
+) -> Result<RingSizes, XdpError> {
+    let LinkOptions {
+        frames, ring_size, ..
+    } = *options;
+    let queues = u32::try_from(plans.len()).unwrap_or(u32::MAX);
     let needed = queues.saturating_mul(FRAMES_PER_QUEUE_MIN);
     if frames < needed {
         return Err(XdpError::FramesTooFew {
@@ -123,14 +127,19 @@ fn check_frames(
             needed,
         });
     }
-    if frames < queues.saturating_mul(options.ring_size) {
+    let share = frames / queues.max(1) / 2;
+    // The largest power of two in the share, which is 64 at least.
+    let fill = (1 << share.max(1).ilog2()).min(ring_size);
+    if fill < ring_size {
         notes.push(format!(
-            "umem.frames = {frames} cannot fill the rings of {queues} queues, {} each; bursts are \
-             dropped sooner",
-            options.ring_size
+            "umem.frames = {frames} gives each of {queues} queues {fill} chunks to receive into, \
+             not {ring_size}; bursts are dropped sooner"
         ));
     }
-    Ok(())
+    Ok(RingSizes {
+        fill,
+        others: ring_size,
+    })
 }
 
 /// Which bind failed, and how.
@@ -175,7 +184,7 @@ fn bind_all(
     umem: &Umem,
     ports: &[LivePort; 2],
     plans: &[SocketPlan],
-    ring_size: u32,
+    sizes: RingSizes,
     mode: CopyMode,
 ) -> Result<Vec<OpenSocket>, BindAllError> {
     let mut open: Vec<OpenSocket> = Vec::with_capacity(plans.len());
@@ -187,8 +196,8 @@ fn bind_all(
             queue: plan.queue,
         };
         let bound = match open.first() {
-            None => Socket::bind_first(umem, address, ring_size, mode),
-            Some(first) => first.socket.bind_further(address, ring_size),
+            None => Socket::bind_first(umem, address, sizes, mode),
+            Some(first) => first.socket.bind_further(address, sizes),
         };
         let (socket, rings) = bound.map_err(|error| BindAllError {
             device: device.name.clone(),
@@ -207,6 +216,7 @@ fn bind_all(
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::{HugePages, OnExit, XdpMode};
     use super::*;
 
     /// (queue, receives, transmits) of a port with these queues beside another.
@@ -220,6 +230,49 @@ mod tests {
             .into_iter()
             .map(|plan| (plan.queue, plan.receives, plan.transmits))
             .collect()
+    }
+
+    fn sizes(frames: u32, queues: usize) -> Result<RingSizes, XdpError> {
+        let options = LinkOptions {
+            name: "uplink".to_owned(),
+            inside: "a".to_owned(),
+            outside: "b".to_owned(),
+            xdp_mode: XdpMode::Auto,
+            zero_copy: ZeroCopy::Auto,
+            on_exit: OnExit::Closed,
+            frames,
+            frame_size: 2048,
+            huge_pages: HugePages::Off,
+            ring_size: 2048,
+        };
+        let plan = SocketPlan {
+            side: PortSide::Inside,
+            queue: 0,
+            receives: true,
+            transmits: true,
+        };
+        ring_sizes(&options, &vec![plan; queues], &mut Vec::new())
+    }
+
+    #[test]
+    fn fill_rings_leave_chunks_for_every_queue() {
+        for (frames, queues, fill) in [
+            (65_536, 2, 2048),
+            (65_536, 16, 2048),
+            (4096, 4, 512),
+            (1024, 4, 128),
+            (1024, 8, 64),
+            (5000, 3, 512),
+        ] {
+            let sizes = sizes(frames, queues).unwrap();
+            assert_eq!(
+                (sizes.fill, sizes.others),
+                (fill, 2048),
+                "{frames} {queues}"
+            );
+            assert!(fill * u32::try_from(queues).unwrap() <= frames / 2);
+        }
+        assert!(sizes(1024, 9).is_err());
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         timeout_ms: u64::try_from(arguments.timeout.as_millis()).unwrap_or(u64::MAX),
         allow_empty: arguments.allow_empty,
     };
-    let client = arguments.socket.connect()?;
+    let mut client = arguments.socket.connect()?;
     let applied: Applied = match client.request(&Command::Apply(request)) {
         Ok(applied) => applied,
         Err(ClientError::Refused(refusal)) => {

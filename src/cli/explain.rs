@@ -53,6 +53,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         kind,
         code,
     };
+    if let Err(wrong) = request.check() {
+        return Err(Failure::Usage(wrong));
+    }
     let explanation = match &arguments.policy {
         Some(path) => ask_file(path, &request)?,
         None => arguments

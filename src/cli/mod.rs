@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -85,6 +86,8 @@ impl SocketArguments {
 enum Failure {
     /// One line (or a drawn report).
     Message(String),
+    /// Arguments that each may be, but not together: as clap says it, exit code 2.
+    Usage(String),
     /// Said already; only the exit code is left.
     Silent,
 }
@@ -129,6 +132,12 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Silent) => ExitCode::FAILURE,
+        Err(Failure::Usage(text)) => {
+            let error = Arguments::command().error(ErrorKind::ArgumentConflict, text);
+            // Nobody reads stderr: there is nowhere left to say so.
+            let _unheard = error.print();
+            ExitCode::from(2)
+        }
         Err(Failure::Message(text)) if is_broken_pipe(&text) => ExitCode::SUCCESS,
         Err(Failure::Message(text)) => {
             // Nobody reads stderr: there is nowhere left to say so.

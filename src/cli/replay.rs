@@ -1,8 +1,9 @@
 //! `portcullis replay`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -73,6 +74,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         shard,
         &setting.devices,
     );
+    let capture = Capture::open(&arguments.pcap)?;
+    spare_inputs(arguments)?;
     let mut allowed = match &arguments.allowed {
         Some(path) => Some(CaptureWriter::new(BufWriter::new(create(path)?))?),
         None => None,
@@ -83,7 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let mut totals: BTreeMap<(&'static str, &'static str), u64> = BTreeMap::new();
     let mut count = 0_u64;
-    for frame in Capture::open(&arguments.pcap)? {
+    for frame in capture {
         let frame = frame?;
         let outcome = replay.judge(&frame);
         let key = (outcome.verdict.name(), outcome.verdict.reason());
@@ -171,6 +174,35 @@ fn open_verdicts(path: &Path) -> Result<Box<dyn Write>, Failure> {
         return Ok(Box::new(BufWriter::new(io::stdout())));
     }
     Ok(Box::new(BufWriter::new(create(path)?)))
+}
+
+/// Refuses to write over what is read, or to write two things to one file.
+fn spare_inputs(arguments: &Arguments) -> Result<(), Failure> {
+    let identity = |path: &Path| {
+        let found = fs::metadata(path).ok().filter(fs::Metadata::is_file);
+        found.map(|found| (found.dev(), found.ino()))
+    };
+    let outputs = [&arguments.allowed, &arguments.verdicts];
+    let outputs: Vec<&PathBuf> = outputs.into_iter().flatten().collect();
+    let mut taken = vec![identity(&arguments.pcap), identity(&arguments.policy)];
+    taken.extend(arguments.config.iter().map(|path| identity(path)));
+    for path in &outputs {
+        let own = identity(path);
+        if own.is_some() && taken.contains(&own) {
+            let path = path.display();
+            return Err(Failure::Usage(format!(
+                "{path} is read, or written to, already: name another file"
+            )));
+        }
+        taken.push(own);
+    }
+    match outputs.as_slice() {
+        [one, other] if one == other => Err(Failure::Usage(format!(
+            "{} cannot have both the frames and the verdicts",
+            one.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn create(path: &Path) -> Result<File, Failure> {

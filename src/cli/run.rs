@@ -29,13 +29,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let style = Style::for_stderr();
     let drawn = |report: Report| Failure::message(report.render(style));
     let config = config::load(&arguments.config).map_err(drawn)?;
-    say(&config.warnings, style)?;
-    say(&config.notes, style)?;
+    say(&config.warnings, style);
+    say(&config.notes, style);
     let config = config.value;
     let source = Source::read(&config.policy).map_err(drawn)?;
     let links = config.link_names();
     let policy = policy::parse(&source, KnownLinks::Names(&links)).map_err(drawn)?;
-    say(&policy.warnings, style)?;
+    say(&policy.warnings, style);
     if !arguments.allow_empty {
         policy::refuse_empty(&source, &policy.value).map_err(drawn)?;
     }
@@ -44,6 +44,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // A reader of the log that goes away costs the log. Said on stderr, as is the default, it
+        // would be a panic, and cost the gateway.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .init();
     let options = StartOptions {
@@ -53,9 +56,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn say(report: &Report, style: Style) -> Result<(), Failure> {
+fn say(report: &Report, style: Style) {
     if !report.is_empty() {
-        writeln!(io::stderr(), "{}", report.render(style))?;
+        // A gateway runs without anybody who reads its log.
+        let _unheard = writeln!(io::stderr(), "{}", report.render(style));
     }
-    Ok(())
 }

@@ -350,9 +350,10 @@ impl Default for Timeouts {
 /// What passes before anything else is asked, beside the fixed list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exempt {
-    /// Frames from or to these addresses; host bits are zero. Default none.
+    /// Packets from inside to these addresses, and from outside of them; host bits are zero.
+    /// Default none.
     pub addresses: Vec<IpNet>,
-    /// Packets from or to these ports. Default none.
+    /// Packets from inside to these ports, and answers from outside of them. Default none.
     pub ports: Vec<ExemptPort>,
     /// Frames of these types, 0x0600 and up, never IPv4, IPv6 or a VLAN tag. Default none.
     pub ethertypes: Vec<u16>,

@@ -1,3 +1,5 @@
+//! What `gateway.toml` may say, what is refused and where, and that the reference shows every key.
+
 use std::path::PathBuf;
 use std::time::Duration;
 

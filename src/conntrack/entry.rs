@@ -90,6 +90,15 @@ const WIRE_HEAVY: u32 = 1 << 31;
 
 const _: () = assert!(WIRE_KEY < 1 << WIRE_CLASS_SHIFT);
 
+fn class_bits(class: FlowClass) -> u32 {
+    let number = match class {
+        FlowClass::Tracked => 0,
+        FlowClass::Untracked => 1,
+        FlowClass::Unenforced => 2,
+    };
+    number << WIRE_CLASS_SHIFT
+}
+
 impl Entry {
     /// A slot that no flow uses.
     pub(super) const FREE: Self = Self {
@@ -122,12 +131,7 @@ impl Entry {
 
     /// A flow of this key, without a state yet, and without its interface and rule.
     pub(super) fn new(key: &PackedKey, new: &NewFlow, now: Tick) -> Self {
-        let class = match new.class {
-            FlowClass::Tracked => 0,
-            FlowClass::Untracked => 1,
-            FlowClass::Unenforced => 2,
-        };
-        let mut wire = key.wire | class << WIRE_CLASS_SHIFT;
+        let mut wire = key.wire | class_bits(new.class);
         if new.direction == Direction::Ingress {
             wire |= WIRE_INGRESS;
         }
@@ -200,6 +204,10 @@ impl Entry {
             1 => FlowClass::Untracked,
             _ => FlowClass::Unenforced,
         }
+    }
+
+    pub(super) fn set_class(&mut self, class: FlowClass) {
+        self.wire = self.wire & !WIRE_CLASS | class_bits(class);
     }
 
     #[inline]
@@ -309,7 +317,7 @@ impl Entry {
 
     /// Of an ICMP query: the code of the packet that opened the flow.
     #[inline]
-    pub(super) fn icmp_code(&self) -> u8 {
+    pub(super) fn query_code(&self) -> u8 {
         if self.state == Some(FlowState::Icmp) {
             self.scales
         } else {
@@ -317,7 +325,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn set_icmp_code(&mut self, code: u8) {
+    pub(super) fn set_query_code(&mut self, code: u8) {
         self.scales = code;
     }
 

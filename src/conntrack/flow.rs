@@ -10,7 +10,7 @@ use crate::types::{Direction, Generation, InterfaceSlot, RuleSlot};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(pub(super) u64);
 
-/// Number of a flow in its shard, valid until the shard's next `end` or `expire`.
+/// Number of a flow in its shard, valid until the shard's next `end`, `expire` or `open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowIndex(pub(super) u32);
 
@@ -78,8 +78,8 @@ pub struct FlowHead {
     pub direction: Direction,
     /// Which end of the key spoke first.
     pub opener: End,
-    /// Of an ICMP query: the code that the opener sent, with which the rules judged it.
-    pub icmp_code: u8,
+    /// The code of the ICMP query that opened it; 0 of other protocols.
+    pub query_code: u8,
     /// Whether it is closed, and its entry only keeps late packets out.
     pub is_tombstone: bool,
 }
@@ -222,7 +222,7 @@ pub struct ShardStats {
     pub max_flows: u32,
     /// Flows opened, reopened ones included.
     pub opened: u64,
-    /// Of these, on a tombstone or an unfinished handshake of the same key.
+    /// Of these, on a tombstone, an unfinished handshake or an ICMP query of the same key.
     pub reopened: u64,
     /// Of these, TCP connections first seen in mid-stream.
     pub picked_up: u64,

@@ -235,7 +235,7 @@ impl Shard {
             Transport::Udp { .. } => entry.state = Some(FlowState::Udp),
             Transport::Icmp { code, .. } => {
                 entry.state = Some(FlowState::Icmp);
-                entry.set_icmp_code(code);
+                entry.set_query_code(code);
             }
             Transport::Other => entry.state = Some(FlowState::Other),
         }

@@ -60,7 +60,7 @@ mod key;
 mod life;
 mod numbers;
 #[cfg(test)]
-mod oracle;
+pub(crate) mod oracle;
 mod shard;
 mod share;
 mod sides;

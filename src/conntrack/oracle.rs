@@ -11,43 +11,44 @@ use crate::packet::{End, FlowKey, IpPacket, TcpHeader, Transport};
 
 /// What one side of a TCP connection has said.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Half {
+pub(crate) struct Half {
     /// Sequence number of its SYN; of the opener only.
-    pub(super) isn: Option<u32>,
+    pub(crate) isn: Option<u32>,
     /// Next sequence number, from its own segments.
-    pub(super) end: Option<u32>,
+    pub(crate) end: Option<u32>,
     /// Lower bound of `end` from the other's acknowledgments, where `end` is unknown.
-    pub(super) end_guess: Option<u32>,
+    pub(crate) end_guess: Option<u32>,
     /// Highest acknowledgment it sent.
-    pub(super) ack: Option<u32>,
+    pub(crate) ack: Option<u32>,
     /// Largest window, as on the wire but for SYNs, which are brought to the scale.
-    pub(super) window: u64,
-    pub(super) scale: Option<u32>,
-    pub(super) is_syn_acked: bool,
-    pub(super) is_fin_sent: bool,
-    pub(super) is_fin_acked: bool,
-    pub(super) may_answer: bool,
-    pub(super) challenge: Option<u32>,
+    pub(crate) window: u64,
+    pub(crate) scale: Option<u32>,
+    pub(crate) is_syn_acked: bool,
+    pub(crate) is_fin_sent: bool,
+    pub(crate) is_fin_acked: bool,
+    pub(crate) may_answer: bool,
+    pub(crate) challenge: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct OracleFlow {
-    pub(super) new: NewFlow,
-    pub(super) state: FlowState,
+pub(crate) struct OracleFlow {
+    pub(crate) new: NewFlow,
+    pub(crate) state: FlowState,
     /// Nanoseconds, rounded as the shard does: a multiple of 2^24.
-    pub(super) deadline: u64,
-    pub(super) halves: [Half; 2],
-    pub(super) is_midstream: bool,
-    pub(super) traffic: [Traffic; 2],
-    pub(super) icmp_code: u8,
+    pub(crate) deadline: u64,
+    pub(crate) halves: [Half; 2],
+    pub(crate) is_midstream: bool,
+    pub(crate) traffic: [Traffic; 2],
+    /// Of an ICMP query.
+    pub(crate) code: Option<u8>,
     /// Whether the other side has sent anything but resets.
-    pub(super) is_answered: bool,
+    pub(crate) is_answered: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct Oracle {
+pub(crate) struct Oracle {
     config: ShardConfig,
-    pub(super) flows: HashMap<FlowKey, OracleFlow>,
+    pub(crate) flows: HashMap<FlowKey, OracleFlow>,
 }
 
 enum Kind {
@@ -91,14 +92,14 @@ fn is_same_start(a: u32, b: u32) -> bool {
 }
 
 impl Oracle {
-    pub(super) fn new(config: &ShardConfig) -> Self {
+    pub(crate) fn new(config: &ShardConfig) -> Self {
         Self {
             config: *config,
             flows: HashMap::new(),
         }
     }
 
-    pub(super) fn live(&self, key: &FlowKey, now: Tick) -> Option<&OracleFlow> {
+    pub(crate) fn live(&self, key: &FlowKey, now: Tick) -> Option<&OracleFlow> {
         self.flows
             .get(key)
             .filter(|flow| rounded(now) < flow.deadline)
@@ -121,7 +122,7 @@ impl Oracle {
         u64::try_from(timeout.as_nanos()).unwrap().div_ceil(1 << 24) << 24
     }
 
-    pub(super) fn admission(&self, packet: &IpPacket) -> Admission {
+    pub(crate) fn admission(&self, packet: &IpPacket) -> Admission {
         match packet.transport {
             Transport::Tcp(ref s) => match (kind(s), self.config.tcp_pickup) {
                 (Kind::Syn, _) => Admission::Open,
@@ -138,7 +139,7 @@ impl Oracle {
     }
 
     /// `open` and `reopen` alike.
-    pub(super) fn open(
+    pub(crate) fn open(
         &mut self,
         key: FlowKey,
         new: NewFlow,
@@ -153,7 +154,7 @@ impl Oracle {
             halves: Default::default(),
             is_midstream: false,
             traffic: Default::default(),
-            icmp_code: 0,
+            code: None,
             is_answered: false,
         };
         match packet.transport {
@@ -161,7 +162,7 @@ impl Oracle {
             Transport::Udp { .. } => flow.state = FlowState::Udp,
             Transport::Icmp { code, .. } => {
                 flow.state = FlowState::Icmp;
-                flow.icmp_code = code;
+                flow.code = Some(code);
             }
             Transport::Other => flow.state = FlowState::Other,
         }
@@ -171,7 +172,7 @@ impl Oracle {
         self.flows.insert(key, flow);
     }
 
-    pub(super) fn track(
+    pub(crate) fn track(
         &mut self,
         key: &FlowKey,
         packet: &IpPacket,
@@ -189,6 +190,9 @@ impl Oracle {
         let before = flow.state;
         let (mut track, refreshes) = match packet.transport {
             Transport::Tcp(ref s) => flow.track_tcp(me, s, is_strict),
+            Transport::Icmp { code, .. } if me == 0 && flow.code != Some(code) => {
+                (Track::Reopen, false)
+            }
             _ => (Track::Pass, true),
         };
         flow.is_answered |= match packet.transport {
@@ -220,7 +224,7 @@ impl Oracle {
 }
 
 /// Time as the shard keeps it.
-pub(super) fn rounded(now: Tick) -> u64 {
+pub(crate) fn rounded(now: Tick) -> u64 {
     now.0 >> 24 << 24
 }
 
@@ -238,6 +242,11 @@ impl OracleFlow {
         } else {
             None
         }
+    }
+
+    /// The same as a number, the first to go lowest.
+    pub(crate) fn rank(&self) -> Option<u8> {
+        self.yields().map(|class| class as u8)
     }
 
     /// The opener's first sequence number, where only the newest with its 24 bits is known.
@@ -500,7 +509,7 @@ impl OracleFlow {
         }
     }
 
-    pub(super) fn window_bytes(&self, side: usize) -> u32 {
+    pub(crate) fn window_bytes(&self, side: usize) -> u32 {
         let half = &self.halves[side];
         u32::try_from(half.window << half.scale.unwrap_or(14)).unwrap()
     }

@@ -4,7 +4,8 @@ use super::challenge::Challenges;
 use super::config::{PerInterface, ShardConfig, TIMEOUT_MAX, TcpPickup};
 use super::entry::Entry;
 use super::flow::{
-    Admission, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, ShardMemory, ShardStats, Track,
+    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, ShardMemory,
+    ShardStats, Track,
 };
 use super::give_way::GiveWay;
 use super::numbers::{Narrow, Numbers};
@@ -29,7 +30,7 @@ pub struct Shard {
     pub(super) challenges: Challenges,
     pub(super) interfaces: Numbers,
     pub(super) rules: Numbers,
-    /// Low half of the newest generation that a flow was judged by.
+    /// Low half of the generation that a flow was judged by last, which is the newest.
     newest: u32,
     /// Timeouts in beats, by state.
     spans: [u32; FlowState::COUNT],
@@ -200,16 +201,26 @@ impl Shard {
         }
     }
 
-    /// Notes that a flow was judged again, and by which rule it goes on.
-    pub fn restamp(&mut self, index: FlowIndex, generation: Generation, rule: Option<RuleSlot>) {
+    /// Notes that a flow was judged again, and as what and by which rule it goes on.
+    pub fn restamp(
+        &mut self,
+        index: FlowIndex,
+        generation: Generation,
+        class: FlowClass,
+        rule: Option<RuleSlot>,
+    ) {
         self.note_generation(generation);
         let narrow = self.narrow_rule(rule);
-        let Some((entry, _)) = self.table.pair_mut(index.0) else {
+        let pair = self.table.pair_mut(index.0);
+        let Some((entry, _)) = pair.filter(|(entry, _)| entry.state.is_some()) else {
             return self.rules.release(narrow);
         };
         self.rules.release(entry.rule);
         entry.rule = narrow;
         entry.stamp(generation);
+        let yielded = entry.yields();
+        entry.set_class(class);
+        self.give_way.move_to(index.0, yielded, entry.yields());
     }
 
     /// Gives one interface a limit of its own, or (`None`) the default again. `false` if there are
@@ -307,10 +318,7 @@ impl Shard {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is kept")]
     pub(super) fn note_generation(&mut self, generation: Generation) {
-        let low = generation.0 as u32;
-        if low.wrapping_sub(self.newest).cast_signed() > 0 {
-            self.newest = low;
-        }
+        self.newest = generation.0 as u32;
     }
 
     #[inline]
@@ -323,7 +331,7 @@ impl Shard {
             class: entry.class(),
             direction: entry.direction(),
             opener: entry.opener(),
-            icmp_code: entry.icmp_code(),
+            query_code: entry.query_code(),
             is_tombstone: entry.is_tombstone(),
         }
     }
@@ -365,10 +373,11 @@ fn advance(
             advance_udp(entry, side);
             Step::Refresh
         }
-        Some(FlowState::UdpStream | FlowState::Icmp | FlowState::Other) => {
+        Some(FlowState::UdpStream | FlowState::Other) => {
             entry.set(Mark::Seen, side);
             Step::Refresh
         }
+        Some(FlowState::Icmp) => advance_icmp(entry, side, packet),
         Some(state) => match packet.transport {
             Transport::Tcp(ref segment) => tcp::advance(entry, aside, side, segment, is_strict),
             // A later fragment of a segment: its header went before it.
@@ -388,6 +397,20 @@ fn advance_udp(entry: &mut Entry, side: Side) {
     entry.set(Mark::Seen, side);
     if entry.has_both(Mark::Acked) {
         entry.state = Some(FlowState::UdpStream);
+    }
+}
+
+/// A query of another code is another question to the rules. The reply may have any: hosts answer
+/// with the query's or with 0.
+fn advance_icmp(entry: &mut Entry, side: Side, packet: &IpPacket) -> Step {
+    match packet.transport {
+        Transport::Icmp { code, .. } if side == Side::Original && code != entry.query_code() => {
+            Step::Reopen
+        }
+        _ => {
+            entry.set(Mark::Seen, side);
+            Step::Refresh
+        }
     }
 }
 

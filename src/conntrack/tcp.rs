@@ -33,14 +33,20 @@
 //! **Resets** (RFC 5961 §3.2). A receiver obeys an RST whose sequence number is exactly what it
 //! expects next. We do not know that number, but it is bounded by two that we do: what the receiver
 //! last acknowledged, and the end of what the sender sent. An RST between the two closes the entry;
-//! one outside cannot have closed the connection, though a host older than the RFC may obey it: then
-//! the entry idles out. The bound is the data in flight, mostly one value.
+//! one outside cannot have closed the connection, though a host older than the RFC may obey it:
+//! then the entry idles out. The bound is the data in flight, mostly one value.
 //!
 //! **SYN in mid-connection** (RFC 5961 §4). The receiver answers with a challenge ACK, and the
 //! sender, if it really lost the connection, with an RST that matches it. Both pass here. Should
 //! the receiver answer with a SYN-ACK instead, it has lost the connection too, and what begins is
 //! another one. It may not ride on the verdict of the old one: the entry becomes a tombstone, and
 //! the SYN's next repetition is judged by the rules. An attacker cannot cause this from one side.
+//!
+//! **SYN-ACK** that answers no SYN of the entry: Invalid, with and without `tcp_strict`, unlike
+//! other strays. It is the one segment by which a host accepts a connection, so it may pass only
+//! where the rules have been asked about that connection. Nothing honest is lost: repetitions are
+//! known by the SYN that they acknowledge, whatever their own number, and an asker who did not
+//! send that SYN would answer with a reset.
 //!
 //! **Windows** are those of "Real Stateful TCP Packet Filtering in IP Filter" (van Rooij, 2001),
 //! with the largest window that a side has advertised standing for the current one.

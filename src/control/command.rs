@@ -71,9 +71,25 @@ pub struct FlowsRequest {
     /// Only with this address at either end.
     #[serde(default)]
     pub address: Option<IpAddr>,
-    /// At most so many; 0 = all.
+    /// At most so many; 0 = as many as one answer may have.
     #[serde(default)]
     pub limit: usize,
+    /// Where to go on: an earlier answer's `next`.
+    #[serde(default)]
+    pub from: Option<FlowCursor>,
+    /// End those that are listed: their next packets are judged as first ones.
+    #[serde(default)]
+    pub end: bool,
+}
+
+/// A place in the tables of all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowCursor {
+    /// Whose table.
+    pub worker: u16,
+    /// Slot of that table.
+    pub slot: u32,
 }
 
 /// What became of an `apply`.

@@ -1,24 +1,26 @@
-//! What carries commands out. Holds the policy state under a lock that only control threads take.
+//! What carries commands out; shared by the control threads.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Value, to_value};
+use serde::Serialize;
 use tracing::{info, warn};
 
 use super::command::{Applied, ApplyRequest, Command, Refusal};
 use super::explain::explain;
 use super::flows;
-use super::publish::PolicyState;
+use super::publish::{PolicyState, Published, View};
 use super::status::{ConntrackStatus, LinkStatus, SnapshotStatus, Status, WorkerStatus};
 use crate::clock::{MonotonicClock, Tick};
+use crate::compile::CompileError;
 use crate::document::{Checked, Report, Source};
 use crate::policy::{self, KnownLinks, Policy};
 use crate::sync::Arc;
-use crate::types::WorkerId;
+use crate::types::{Generation, WorkerId};
 use crate::worker::Exchange;
 
 /// What a controller controls.
@@ -43,19 +45,42 @@ pub struct ControllerSetup {
 
 /// Carries commands out; shared by the control threads.
 pub struct Controller {
-    setup: Fixed,
-    state: Mutex<PolicyState>,
+    setup: ControllerSetup,
     started: Tick,
+    /// The policy file as `apply --save` left it.
+    saved: Mutex<Option<FileVersion>>,
 }
 
-struct Fixed {
-    exchange: Arc<Exchange>,
-    cores: Vec<usize>,
-    policy_path: PathBuf,
-    allow_empty: bool,
-    max_flows: u64,
-    links: Box<dyn Fn() -> Vec<LinkStatus> + Send + Sync>,
-    clock: MonotonicClock,
+/// Why the policy file is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadCause {
+    /// The gateway has begun to watch it: what was written since the start is not missed.
+    Start,
+    /// It was written or replaced.
+    File,
+    /// SIGHUP.
+    Signal,
+}
+
+/// Says whether a file is still what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileVersion {
+    device: u64,
+    inode: u64,
+    len: u64,
+    changed: (i64, i64),
+}
+
+impl FileVersion {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::metadata(path)?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            len: found.len(),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
 }
 
 impl std::fmt::Debug for Controller {
@@ -79,60 +104,46 @@ impl Controller {
     /// A controller of a gateway that forwards.
     #[must_use]
     pub fn new(setup: ControllerSetup) -> Self {
-        let ControllerSetup {
-            state,
-            exchange,
-            cores,
-            policy_path,
-            allow_empty,
-            max_flows,
-            links,
-            clock,
-        } = setup;
-        let started = clock.now();
-        let setup = Fixed {
-            exchange,
-            cores,
-            policy_path,
-            allow_empty,
-            max_flows,
-            links,
-            clock,
-        };
+        let started = setup.clock.now();
         Self {
             setup,
-            state: Mutex::new(state),
             started,
+            saved: Mutex::new(None),
         }
     }
 
-    /// Carries one command out.
+    /// Carries one command out; the answer as one line of JSON.
     ///
     /// # Errors
     /// A refusal; nothing in force has changed then, unless it says that a worker is late.
-    pub fn execute(&self, command: Command) -> Result<Value, Refusal> {
-        let value = match command {
-            Command::Status => to_value(self.status()),
-            Command::Apply(request) => to_value(self.apply(&request)?),
+    pub fn execute(&self, command: Command) -> Result<String, Refusal> {
+        match command {
+            Command::Status => answer(&self.status()),
+            Command::Apply(request) => answer(&self.apply(&request)?),
             Command::Explain(request) => {
-                let snapshot = Arc::clone(self.lock().snapshot());
-                to_value(explain(&snapshot, &request).map_err(Refusal::new)?)
+                let snapshot = self.setup.state.snapshot();
+                answer(&explain(&snapshot, &request).map_err(Refusal::new)?)
             }
             Command::Flows(request) => {
-                let (snapshot, links) = {
-                    let state = self.lock();
-                    (Arc::clone(state.snapshot()), state.links().to_vec())
-                };
-                let rows = flows::list(&self.setup.exchange, &snapshot, &links, &request);
-                to_value(rows.map_err(Refusal::new)?)
+                let state = &self.setup.state;
+                let page = flows::list(
+                    &self.setup.exchange,
+                    &state.snapshot(),
+                    state.links(),
+                    &request,
+                );
+                answer(&page.map_err(Refusal::new)?)
             }
-        };
-        value.map_err(|error| Refusal::new(format!("the answer could not be written: {error}")))
+        }
     }
 
     /// Reads the configured policy file and puts it in force; what is wrong goes to the log, and
     /// the policy in force stays.
-    pub fn reload(&self) {
+    pub fn reload(&self, cause: ReloadCause) {
+        if cause == ReloadCause::File && self.is_as_saved() {
+            // `apply --save` wrote it. Another policy may have been applied since.
+            return;
+        }
         let path = self.setup.policy_path.display();
         let source = match Source::read(&self.setup.policy_path) {
             Ok(source) => source,
@@ -142,20 +153,32 @@ impl Controller {
             Ok(checked) => checked,
             Err(report) => return log_refused(&report),
         };
-        let mut state = self.lock();
-        let before = state.snapshot().generation();
-        match state.apply(checked.value, RELOAD_TIMEOUT, &self.setup.clock) {
-            Ok(generation) if generation == before => {
+        let ControllerSetup { state, clock, .. } = &self.setup;
+        let published = match state.publish(checked.value, clock) {
+            Ok(published) => published,
+            Err(error) => {
+                return warn!(error = full(&error), %path, "policy refused; the one in force stays");
+            }
+        };
+        let generation = published.generation;
+        match state.wait_live(generation, RELOAD_TIMEOUT, clock) {
+            Ok(()) if published.unchanged && cause == ReloadCause::Start => {}
+            Ok(()) if published.unchanged => {
                 info!(%generation, %path, "the policy file says what is in force already");
             }
-            Ok(generation) => info!(%generation, %path, "policy in force"),
-            Err(error) => warn!(error = full(&error), %path, "policy not in force"),
+            Ok(()) => info!(%generation, %path, "policy in force"),
+            Err(late) => warn!(%path, "policy not yet in force everywhere: {late}"),
         }
     }
 
+    fn is_as_saved(&self) -> bool {
+        let saved = *self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        saved.is_some() && saved == FileVersion::of(&self.setup.policy_path).ok()
+    }
+
     fn check(&self, source: &Source, allow_empty: bool) -> Result<Checked<Policy>, Report> {
-        let links = self.lock().links().to_vec();
-        let checked = policy::parse(source, KnownLinks::Names(&links))?;
+        let links = self.setup.state.links();
+        let checked = policy::parse(source, KnownLinks::Names(links))?;
         if !allow_empty {
             policy::refuse_empty(source, &checked.value)?;
         }
@@ -170,71 +193,98 @@ impl Controller {
             .map_err(|report| refused(&report))?;
         let warnings = checked.warnings.problems();
         let policy = checked.value;
-        let mut state = self.lock();
-        let changes = policy::changes(state.policy(), &policy);
-        let changes = changes.iter().map(ToString::to_string).collect();
-        let before = state.snapshot().generation();
+        let ControllerSetup { state, clock, .. } = &self.setup;
+        let refuse = |error: CompileError| {
+            Refusal::new(format!(
+                "refused, the policy in force stays: {}",
+                full(&error)
+            ))
+        };
+        let started = clock.now();
         if request.dry_run {
-            let next = state
-                .try_compile(&policy)
-                .map_err(|error| Refusal::new(full(&error)))?;
-            drop(state);
+            let next = state.try_compile(&policy).map_err(refuse)?;
             let ended = flows::count_ended(&self.setup.exchange, &next).map_err(Refusal::new)?;
             return Ok(Applied {
-                generation: before.0,
+                generation: state.snapshot().generation().0,
                 unchanged: true,
                 microseconds: 0,
-                changes,
+                changes: changes(&state.policy(), &policy),
                 ended_flows: Some(ended),
                 warnings,
             });
         }
-        let started = self.setup.clock.now();
+        let published = state.publish(policy.clone(), clock).map_err(refuse)?;
+        let Published {
+            generation,
+            unchanged,
+            ..
+        } = published;
         let timeout = Duration::from_millis(request.timeout_ms);
-        let generation = state
-            .apply(policy, timeout, &self.setup.clock)
-            .map_err(|error| Refusal::new(full(&error)))?;
-        let elapsed = self.setup.clock.now().since(started);
-        if request.save {
-            save(&self.setup.policy_path, request.text.as_bytes()).map_err(|error| {
-                let path = self.setup.policy_path.display();
-                Refusal::new(format!(
-                    "generation {generation} is in force, but {path} cannot be replaced: {error}"
-                ))
-            })?;
+        if let Err(late) = state.wait_live(generation, timeout, clock) {
+            warn!(
+                document = request.name,
+                "policy not yet in force everywhere: {late}"
+            );
+            return Err(Refusal::new(late.to_string()));
         }
-        info!(%generation, document = request.name, saved = request.save, "policy applied");
+        let elapsed = clock.now().since(started);
+        info!(%generation, document = request.name, "policy applied");
+        if request.save {
+            self.save(generation, request.text.as_bytes())?;
+        }
         Ok(Applied {
             generation: generation.0,
-            unchanged: generation == before,
+            unchanged,
             microseconds: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
-            changes,
+            changes: changes(&published.before, &policy),
             ended_flows: None,
             warnings,
         })
     }
 
+    /// Replaces the configured policy file by the document of a generation.
+    fn save(&self, generation: Generation, document: &[u8]) -> Result<(), Refusal> {
+        let path = &self.setup.policy_path;
+        let replaced = self.setup.state.while_in_force(generation, || {
+            let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+            replace(path, document)?;
+            *saved = Some(FileVersion::of(path)?);
+            Ok(())
+        });
+        let path = path.display();
+        match replaced {
+            Some(Ok(())) => {
+                info!(%generation, %path, "policy saved");
+                Ok(())
+            }
+            Some(Err(error)) => {
+                let error: io::Error = error;
+                Err(Refusal::new(format!(
+                    "generation {generation} is in force, but {path} cannot be replaced: {error}"
+                )))
+            }
+            None => Err(Refusal::new(format!(
+                "generation {generation} was in force, but another policy is by now: {path} is \
+                 not replaced"
+            ))),
+        }
+    }
+
     fn status(&self) -> Status {
         let now = self.setup.clock.now();
         let uptime = now.since(self.started);
-        let (generation, generations, snapshot) = {
-            let mut state = self.lock();
-            state.retire();
-            let snapshot = state.snapshot();
-            let stats = snapshot.stats();
-            let micros = state.compile_time().as_micros();
-            let status = SnapshotStatus {
-                rules: stats.rules as u64,
-                groups: stats.groups as u64,
-                interfaces: stats.interfaces as u64,
-                bytes: stats.bytes as u64,
-                compile_microseconds: u64::try_from(micros).unwrap_or(u64::MAX),
-            };
-            (
-                snapshot.generation(),
-                state.publisher().generations(),
-                status,
-            )
+        let View {
+            generation,
+            generations,
+            stats,
+            compile_time,
+        } = self.setup.state.view();
+        let snapshot = SnapshotStatus {
+            rules: stats.rules as u64,
+            groups: stats.groups as u64,
+            interfaces: stats.interfaces as u64,
+            bytes: stats.bytes as u64,
+            compile_microseconds: u64::try_from(compile_time.as_micros()).unwrap_or(u64::MAX),
         };
         let mut conntrack = ConntrackStatus::new(self.setup.max_flows);
         let mut workers = Vec::new();
@@ -246,12 +296,9 @@ impl Controller {
             let view = counters.view();
             conntrack.add(&view.gauges);
             let used = generations.iter().find(|(id, _, _)| *id == worker);
-            let asleep = used.is_some_and(|(_, _, asleep)| *asleep);
             // A sleeper loads the current one before its next frame.
-            let used = match used {
-                Some((_, used, false)) => *used,
-                _ => generation,
-            };
+            let (used, asleep) =
+                used.map_or((generation, false), |(_, used, asleep)| (*used, *asleep));
             workers.push(WorkerStatus::new(core, &view, uptime, used, asleep));
         }
         Status {
@@ -263,29 +310,43 @@ impl Controller {
             snapshot,
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, PolicyState> {
-        // A panic in a control thread ends the process in release builds; in tests the state is
-        // still whole, since `apply` changes it in one step.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Straight to text: a tree of values takes ten times the memory of what it says.
+fn answer<T: Serialize>(value: &T) -> Result<String, Refusal> {
+    let text = serde_json::to_string(value);
+    text.map_err(|error| Refusal::new(format!("the answer could not be written: {error}")))
+}
+
+fn changes(before: &Policy, after: &Policy) -> Vec<String> {
+    let changes = policy::changes(before, after);
+    changes.iter().map(ToString::to_string).collect()
 }
 
 /// Replaces a file in one step: readers see the old content or the new.
-fn save(path: &Path, content: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let target = fs::canonicalize(path)?;
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = target.with_file_name(name);
-    let mut file = File::create(&temporary)?;
-    file.set_permissions(fs::metadata(&target)?.permissions())?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, &target)?;
+    let written = write(&temporary, &target, content);
+    if written.is_err() {
+        // What there is of it is of no use; the error that is told is the first one.
+        let _second_error = fs::remove_file(&temporary);
+    }
+    written?;
     match target.parent() {
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
     }
+}
+
+fn write(temporary: &Path, target: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create(temporary)?;
+    file.set_permissions(fs::metadata(target)?.permissions())?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(temporary, target)
 }
 
 fn refused(report: &Report) -> Refusal {

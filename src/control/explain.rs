@@ -141,10 +141,7 @@ pub fn links_of(policy: &Policy) -> Vec<String> {
 /// One line where the question is none: mixed families, or no port where the protocol has ports.
 pub fn explain(snapshot: &Snapshot, request: &ExplainRequest) -> Result<Explanation, String> {
     let (from, to) = (request.from.address, request.to.address);
-    if from.is_ipv4() != to.is_ipv4() {
-        return Err(format!("{from} and {to} are of different families"));
-    }
-    let service = service(request)?;
+    let service = request.check()?;
     let step = |own: IpAddr, remote: IpAddr, direction: Direction| {
         let interface = owner(snapshot, own)?;
         let question = Question {
@@ -208,33 +205,52 @@ fn unregistered(from: IpAddr, to: IpAddr) -> Step {
     }
 }
 
-fn service(request: &ExplainRequest) -> Result<u16, String> {
-    match request.protocol {
-        protocol::TCP | protocol::UDP => request.to.port.ok_or_else(|| {
-            format!(
-                "{} has ports: give --to one ({}:PORT)",
-                name(request.protocol),
-                request.to
-            )
-        }),
-        protocol::ICMP | protocol::ICMPV6 => {
-            if (request.protocol == protocol::ICMP) != request.to.address.is_ipv4() {
-                let name = name(request.protocol);
-                return Err(format!(
-                    "{name} is not the family of {}",
-                    request.to.address
-                ));
-            }
-            // What people mean by `icmp` alone is ping.
-            let echo = if request.protocol == protocol::ICMP {
-                8
-            } else {
-                128
-            };
-            let kind = request.kind.unwrap_or(echo);
-            Ok(u16::from_be_bytes([kind, request.code.unwrap_or(0)]))
+impl ExplainRequest {
+    /// Whether it is a question; its service side (a port, or an ICMP type and code).
+    ///
+    /// # Errors
+    /// One line: mixed families, no port where the protocol has ports, an ICMP type where it has
+    /// none.
+    pub fn check(&self) -> Result<u16, String> {
+        let (from, to) = (self.from.address, self.to.address);
+        if from.is_ipv4() != to.is_ipv4() {
+            return Err(format!("{from} and {to} are of different families"));
         }
-        _ => Ok(0),
+        let name = name(self.protocol);
+        let is_icmp = matches!(self.protocol, protocol::ICMP | protocol::ICMPV6);
+        if !is_icmp && (self.kind.is_some() || self.code.is_some()) {
+            return Err(format!(
+                "{name} has no type and code: leave out --type and --code"
+            ));
+        }
+        match self.protocol {
+            protocol::TCP | protocol::UDP => {
+                let example = Endpoint {
+                    port: Some(443),
+                    ..self.to
+                };
+                let missing = || format!("{name} has ports: give --to one, as in {example}");
+                self.to.port.ok_or_else(missing)
+            }
+            _ if self.to.port.is_some() || self.from.port.is_some() => Err(format!(
+                "{name} has no ports: give --from and --to addresses alone"
+            )),
+            protocol::ICMP | protocol::ICMPV6 => {
+                if (self.protocol == protocol::ICMP) != to.is_ipv4() {
+                    let other = if to.is_ipv4() { "icmp" } else { "icmpv6" };
+                    return Err(format!("{name} is not the family of {to}: say {other}"));
+                }
+                // What people mean by `icmp` alone is ping.
+                let echo = if self.protocol == protocol::ICMP {
+                    8
+                } else {
+                    128
+                };
+                let kind = self.kind.unwrap_or(echo);
+                Ok(u16::from_be_bytes([kind, self.code.unwrap_or(0)]))
+            }
+            _ => Ok(0),
+        }
     }
 }
 
@@ -352,6 +368,35 @@ mod tests {
             "host:80",
         ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_questions_are_answered() {
+        let check = |from: &str, to: &str, protocol: u8, kind: Option<u8>| {
+            let request = ExplainRequest {
+                from: from.parse().unwrap(),
+                to: to.parse().unwrap(),
+                protocol,
+                kind,
+                code: None,
+            };
+            request.check()
+        };
+        assert_eq!(check("10.0.0.1", "10.0.0.2:80", 6, None), Ok(80));
+        assert_eq!(check("10.0.0.1", "10.0.0.2", 1, None), Ok(0x0800));
+        assert_eq!(check("::1", "::2", 58, Some(129)), Ok(0x8100));
+        assert_eq!(check("::1", "::2", 47, None), Ok(0));
+        for (from, to, protocol, kind, word) in [
+            ("10.0.0.1", "10.0.0.2", 6, None, "10.0.0.2:443"),
+            ("::1", "::2", 17, None, "[::2]:443"),
+            ("::1", "10.0.0.2:80", 6, None, "different families"),
+            ("10.0.0.1", "10.0.0.2:80", 6, Some(8), "--type"),
+            ("10.0.0.1", "10.0.0.2:80", 1, None, "no ports"),
+            ("10.0.0.1", "10.0.0.2", 58, None, "say icmp"),
+        ] {
+            let error = check(from, to, protocol, kind).unwrap_err();
+            assert!(error.contains(word), "{error}");
         }
     }
 }

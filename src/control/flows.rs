@@ -1,12 +1,15 @@
-//! Live flows, asked of the workers page by page.
+//! Live flows, asked of the workers page by page, and answered so: what the gateway holds of them
+//! at one time does not grow with the table.
 
 use std::net::IpAddr;
+use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 
-use super::command::FlowsRequest;
+use super::command::{FlowCursor, FlowsRequest};
+use crate::clock::{MonotonicClock, Tick};
 use crate::conntrack::FlowView;
 use crate::packet::End;
 use crate::snapshot::Snapshot;
@@ -15,8 +18,20 @@ use crate::worker::{Exchange, FlowPage, WorkerCommand};
 
 /// A worker answers within a turn, and a sleeper is woken; past this it is stuck.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// Flows of one answer at most: what a client can be expected to hold.
-const ROWS_MAX: usize = 10_000_000;
+/// Pause before a worker whose requests are as many as may wait is asked again.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// Rows and pages of one answer at most: a megabyte or two, and far less than a second's work.
+const ROWS_MAX: usize = 1024;
+const PAGES_MAX: usize = 1024;
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowList {
+    /// Flows, in no order.
+    pub flows: Vec<FlowRow>,
+    /// Where to go on; null after the last.
+    pub next: Option<FlowCursor>,
+}
 
 /// One flow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,53 +80,61 @@ pub struct FlowRow {
     pub reply_bytes: u64,
 }
 
-/// Visits the live flows of all workers; `visit` returns `false` to end early.
-///
-/// # Errors
-/// One line naming a worker that does not answer.
-pub(super) fn visit_flows(
-    exchange: &Exchange,
-    mut visit: impl FnMut(WorkerId, &FlowView) -> bool,
-) -> Result<(), String> {
-    for worker in 0..exchange.workers() {
-        let worker = WorkerId(u16::try_from(worker).unwrap_or(u16::MAX));
-        let mut cursor = Some(0);
-        while let Some(from) = cursor {
-            let page = fetch_page(exchange, worker, from)?;
-            for flow in &page.rows {
-                if !visit(worker, flow) {
-                    return Ok(());
-                }
-            }
-            cursor = page.next;
-        }
-    }
-    Ok(())
+fn fetch_page(exchange: &Exchange, from: FlowCursor) -> Result<Box<FlowPage>, String> {
+    let page = FlowPage::new(from.slot);
+    ask(exchange, WorkerId(from.worker), |reply| {
+        WorkerCommand::Flows(page, reply)
+    })
 }
 
-fn fetch_page(exchange: &Exchange, worker: WorkerId, from: u32) -> Result<Box<FlowPage>, String> {
-    let (reply, answer) = bounded(1);
-    exchange
-        .command(worker, WorkerCommand::Flows(FlowPage::new(from), reply))
-        .map_err(|_busy| format!("worker {} has too many requests waiting", worker.0))?;
-    answer.recv_timeout(ANSWER_PATIENCE).map_err(|_late| {
+/// Gives a worker a request, and waits for its answer.
+fn ask<T>(
+    exchange: &Exchange,
+    worker: WorkerId,
+    command: impl FnOnce(Sender<T>) -> WorkerCommand,
+) -> Result<T, String> {
+    let clock = MonotonicClock::start();
+    let late = || {
         format!(
             "worker {} did not answer within {ANSWER_PATIENCE:?}",
             worker.0
         )
-    })
+    };
+    let (reply, answer) = bounded(1);
+    let mut command = command(reply);
+    // Bound: ANSWER_PATIENCE.
+    while let Err(refused) = exchange.command(worker, command) {
+        if clock.now().since(Tick::default()) >= ANSWER_PATIENCE {
+            return Err(late());
+        }
+        command = refused;
+        thread::sleep(BUSY_PAUSE);
+    }
+    answer.recv_timeout(ANSWER_PATIENCE).map_err(|_late| late())
+}
+
+/// Where to go on after a page.
+fn after(exchange: &Exchange, from: FlowCursor, page: &FlowPage) -> Option<FlowCursor> {
+    let next = match page.next {
+        Some(slot) => FlowCursor { slot, ..from },
+        None => FlowCursor {
+            worker: from.worker.checked_add(1)?,
+            slot: 0,
+        },
+    };
+    (usize::from(next.worker) < exchange.workers()).then_some(next)
 }
 
 /// Lists live flows.
 ///
 /// # Errors
-/// One line where an interface is not known or a worker does not answer.
+/// One line where an interface or worker is not known or a worker does not answer.
 pub(super) fn list(
     exchange: &Exchange,
     snapshot: &Snapshot,
     links: &[String],
     request: &FlowsRequest,
-) -> Result<Vec<FlowRow>, String> {
+) -> Result<FlowList, String> {
     if let Some(wanted) = &request.interface
         && !snapshot
             .interfaces()
@@ -119,27 +142,47 @@ pub(super) fn list(
     {
         return Err(format!("no interface is called `{wanted}`"));
     }
-    let limit = if request.limit == 0 {
-        ROWS_MAX
-    } else {
-        request.limit.min(ROWS_MAX)
+    let limit = match request.limit {
+        0 => ROWS_MAX,
+        limit => limit.min(ROWS_MAX),
     };
+    let first = request.from.unwrap_or_default();
+    if usize::from(first.worker) >= exchange.workers() {
+        return Err(format!("there is no worker {}", first.worker));
+    }
     let mut rows = Vec::new();
-    visit_flows(exchange, |worker, flow| {
-        let row = describe(worker, flow, snapshot, links);
-        let wanted = request
-            .interface
-            .as_ref()
-            .is_none_or(|name| row.interface.as_ref() == Some(name))
-            && request
-                .address
-                .is_none_or(|a| row.source == a || row.destination == a);
-        if wanted {
-            rows.push(row);
+    let mut next = Some(first);
+    for _ in 0..PAGES_MAX {
+        let Some(from) = next.filter(|_| rows.len() < limit) else {
+            break;
+        };
+        let page = fetch_page(exchange, from)?;
+        let worker = WorkerId(from.worker);
+        let mut keys = Vec::new();
+        for flow in &page.rows {
+            let row = describe(worker, flow, snapshot, links);
+            let wanted = request
+                .interface
+                .as_ref()
+                .is_none_or(|name| row.interface.as_ref() == Some(name))
+                && request
+                    .address
+                    .is_none_or(|a| row.source == a || row.destination == a);
+            // Who asks for few wants no more of a page.
+            if wanted && (request.limit == 0 || rows.len() < request.limit) {
+                keys.push(flow.key);
+                rows.push(row);
+            }
         }
-        rows.len() < limit
-    })?;
-    Ok(rows)
+        if request.end && !keys.is_empty() {
+            ask(exchange, worker, |reply| WorkerCommand::End(keys, reply))?;
+        }
+        next = after(exchange, from, &page);
+    }
+    if request.limit != 0 && rows.len() >= request.limit {
+        next = None;
+    }
+    Ok(FlowList { flows: rows, next })
 }
 
 fn describe(worker: WorkerId, flow: &FlowView, snapshot: &Snapshot, links: &[String]) -> FlowRow {
@@ -182,16 +225,20 @@ fn describe(worker: WorkerId, flow: &FlowView, snapshot: &Snapshot, links: &[Str
 ///
 /// # Errors
 /// One line where a worker does not answer.
-pub(super) fn count_ended(exchange: &Exchange, next: &Snapshot) -> Result<u64, String> {
+pub(super) fn count_ended(exchange: &Exchange, next_policy: &Snapshot) -> Result<u64, String> {
     let mut ended = 0;
-    visit_flows(exchange, |_, flow| {
-        let inside = match flow.head.direction {
-            Direction::Egress => flow.head.opener,
-            Direction::Ingress => flow.head.opener.opposite(),
-        };
-        ended += u64::from(!still_owned(flow, inside, next));
-        true
-    })?;
+    let mut next = Some(FlowCursor::default());
+    while let Some(from) = next {
+        let page = fetch_page(exchange, from)?;
+        for flow in &page.rows {
+            let inside = match flow.head.direction {
+                Direction::Egress => flow.head.opener,
+                Direction::Ingress => flow.head.opener.opposite(),
+            };
+            ended += u64::from(!still_owned(flow, inside, next_policy));
+        }
+        next = after(exchange, from, &page);
+    }
     Ok(ended)
 }
 

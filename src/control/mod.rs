@@ -15,11 +15,13 @@ mod status;
 mod watch;
 
 pub use client::{Client, ClientError};
-pub use command::{Applied, ApplyRequest, Command, ExplainRequest, FlowsRequest, Refusal};
-pub use controller::{Controller, ControllerSetup};
+pub use command::{
+    Applied, ApplyRequest, Command, ExplainRequest, FlowCursor, FlowsRequest, Refusal,
+};
+pub use controller::{Controller, ControllerSetup, ReloadCause};
 pub use explain::{Endpoint, Explanation, Step, explain, links_of};
-pub use flows::FlowRow;
-pub use publish::{PolicyState, PublishError};
+pub use flows::{FlowList, FlowRow};
+pub use publish::{NotLive, PolicyState, Published, View};
 pub use server::{Server, ServerError, SocketOwner};
 pub use status::{LinkStatus, PortStatus, QueueStatus, Status};
 pub use watch::{WatchError, watch_file};

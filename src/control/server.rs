@@ -9,19 +9,22 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::Mode;
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::{debug, warn};
 
 use super::command::{Command, Refusal};
 use super::controller::Controller;
+use crate::clock::{MonotonicClock, Tick};
 use crate::sync::{Arc, AtomicU32, Ordering};
 
 /// Clients that are served at one time; more are told so and closed.
 const CONNECTIONS_MAX: u32 = 32;
-/// Most bytes of a request: a policy of some million rules.
-const REQUEST_BYTES_MAX: u64 = 512 << 20;
+/// Most bytes of a request: a policy of some hundred thousand rules.
+const REQUEST_BYTES_MAX: u64 = 64 << 20;
 /// A client that neither sends nor reads for so long is closed.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// And one that takes so long for one whole request or answer, byte by byte, is too.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who may open the socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,10 +80,13 @@ impl Server {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(ServerError::NoSocket(path.to_path_buf()));
             }
-            Ok(_) if UnixStream::connect(path).is_ok() => {
-                return Err(ServerError::InUse(path.to_path_buf()));
-            }
-            Ok(_) => fs::remove_file(path).map_err(io)?,
+            Ok(_) => match UnixStream::connect(path) {
+                Ok(_) => return Err(ServerError::InUse(path.to_path_buf())),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    fs::remove_file(path).map_err(io)?;
+                }
+                Err(error) => return Err(io(error)),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(io(error)),
         }
@@ -132,16 +138,12 @@ impl Drop for Server {
 }
 
 fn greet(stream: UnixStream, controller: &Arc<Controller>, connections: &Arc<AtomicU32>) {
-    let timeouts = stream
-        .set_read_timeout(Some(CLIENT_PATIENCE))
-        .and_then(|()| stream.set_write_timeout(Some(CLIENT_PATIENCE)));
-    if let Err(error) = timeouts {
-        debug!(%error, "a client went away before it was served");
-        return;
-    }
     if connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
         connections.fetch_sub(1, Ordering::Relaxed);
-        let refusal = Refusal::new(format!("{CONNECTIONS_MAX} clients are served already"));
+        let refusal = Refusal::new(format!(
+            "{CONNECTIONS_MAX} clients are served already; try again when one has ended"
+        ));
+        // The buffer of a new connection has room for it: nobody is waited for.
         respond(&stream, &Err(refusal));
         return;
     }
@@ -159,11 +161,54 @@ fn greet(stream: UnixStream, controller: &Arc<Controller>, connections: &Arc<Ato
     }
 }
 
+/// A client's connection for the time of one message, request or answer.
+struct Message<'a> {
+    stream: &'a UnixStream,
+    clock: MonotonicClock,
+}
+
+impl<'a> Message<'a> {
+    fn new(stream: &'a UnixStream) -> Self {
+        Self {
+            stream,
+            clock: MonotonicClock::start(),
+        }
+    }
+
+    /// How long the next step may take.
+    fn patience(&self) -> io::Result<Option<Duration>> {
+        let spent = self.clock.now().since(Tick::default());
+        match MESSAGE_PATIENCE.checked_sub(spent) {
+            Some(left) if !left.is_zero() => Ok(Some(left.min(CLIENT_PATIENCE))),
+            _ => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        }
+    }
+}
+
+impl Read for Message<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.patience()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Message<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.patience()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Answers a client's requests until it closes or errs.
 fn converse(stream: &UnixStream, controller: &Controller) {
-    let mut reader = BufReader::new(stream);
+    let mut reader = BufReader::new(Message::new(stream));
     loop {
         let mut line = Vec::new();
+        reader.get_mut().clock = MonotonicClock::start();
         match reader
             .by_ref()
             .take(REQUEST_BYTES_MAX)
@@ -188,12 +233,11 @@ fn converse(stream: &UnixStream, controller: &Controller) {
 }
 
 /// Writes one answer; `false` where the client has gone.
-fn respond(mut stream: &UnixStream, answer: &Result<Value, Refusal>) -> bool {
+fn respond(stream: &UnixStream, answer: &Result<String, Refusal>) -> bool {
     let mut line = match answer {
-        Ok(value) => json!({ "ok": value }),
-        Err(refusal) => json!({ "error": refusal }),
-    }
-    .to_string();
+        Ok(text) => format!("{{\"ok\":{text}}}"),
+        Err(refusal) => json!({ "error": refusal }).to_string(),
+    };
     line.push('\n');
-    stream.write_all(line.as_bytes()).is_ok()
+    Message::new(stream).write_all(line.as_bytes()).is_ok()
 }

@@ -2,21 +2,25 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::af_xdp::{Link, LinkStatistics, Mode, PortStatistics};
+use crate::af_xdp::{Link, LinkStatistics, Mode, PortState, PortStatistics};
 use crate::control::{LinkStatus, PortStatus, QueueStatus};
 use crate::types::PortSide;
 
 /// What the kernel says of a link.
 pub(super) fn link_status(link: &Link) -> LinkStatus {
     let description = link.describe();
-    let (statistics, mut notes) = match link.statistics() {
-        Ok(statistics) => (Some(statistics), description.notes),
-        Err(error) => {
-            let mut notes = description.notes;
-            notes.push(format!("the kernel's counters cannot be read: {error}"));
-            (None, notes)
+    let mut notes = description.notes;
+    let states = link.port_states();
+    for (port, state) in description.ports.iter().zip(states.iter().flatten()) {
+        if *state != PortState::Up {
+            notes.push(format!("`{}`: {}", port.device, state.text()));
         }
-    };
+    }
+    let statistics = link.statistics();
+    if let Err(error) = &statistics {
+        notes.push(format!("the kernel's counters cannot be read: {error}"));
+    }
+    let statistics = statistics.ok();
     notes.dedup();
     let is_generic = description
         .ports

@@ -4,6 +4,7 @@
 mod assemble;
 mod convert;
 mod devices;
+mod ports;
 mod start;
 mod watchdog;
 

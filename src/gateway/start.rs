@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crossbeam::channel::{Sender, bounded};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -15,6 +16,7 @@ use tracing::{info, warn};
 use super::assemble::{Deal, deal};
 use super::convert::{idle_policy, link_options, pipeline_config, shard_config};
 use super::devices::link_status;
+use super::ports;
 use super::watchdog;
 use crate::af_xdp::{Link, XdpError, XdpQueue};
 use crate::clock::MonotonicClock;
@@ -22,8 +24,8 @@ use crate::compile::CompileError;
 use crate::config::Config;
 use crate::conntrack::Shard;
 use crate::control::{
-    Controller, ControllerSetup, PolicyState, Server, ServerError, SocketOwner, WatchError,
-    watch_file,
+    Controller, ControllerSetup, PolicyState, ReloadCause, Server, ServerError, SocketOwner,
+    WatchError, watch_file,
 };
 use crate::pipeline::Steering;
 use crate::policy::Policy;
@@ -129,7 +131,10 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
         .map_err(system("cannot start the watchdog"))?;
     let state = PolicyState::new(policy, compiler, publisher, links, compile_time);
     // Links stay open for as long as the gateway lives: the controller owns them from here on.
-    let devices = Mutex::new(devices);
+    let devices = Arc::new(Mutex::new(devices));
+    let opened = Arc::clone(&devices);
+    ports::watch(Arc::clone(&devices), Arc::clone(&stop))
+        .map_err(system("cannot start the watch of the ports"))?;
     let controller = Arc::new(Controller::new(ControllerSetup {
         state,
         exchange: Arc::clone(&exchange),
@@ -146,20 +151,57 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     server
         .serve(Arc::clone(&controller))
         .map_err(system("cannot serve the control socket"))?;
-    let reloaded = Arc::clone(&controller);
-    watch_file(&config.policy, move || reloaded.reload())?;
+    let reload = start_reloads(&controller).map_err(system("cannot start the reloads"))?;
+    let changed = reload.clone();
+    watch_file(&config.policy, move || changed.ask(ReloadCause::File))?;
+    reload.ask(ReloadCause::Start);
     notify(NotifyState::Ready);
     info!(socket = %config.control_socket.display(), "ready: every port forwards");
     for signal in signals.forever() {
         match signal {
-            SIGHUP => controller.reload(),
+            SIGHUP => reload.ask(ReloadCause::Signal),
             _ => break,
         }
     }
     notify(NotifyState::Stopping);
     info!("ending: the links do as on_exit says");
+    for link in opened
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter_mut()
+    {
+        if let Err(error) = link.deactivate() {
+            let link = link.describe().name;
+            warn!(link, %error, "frames come in until the end");
+        }
+    }
     finish(&exchange, workers, &stop);
     Ok(())
+}
+
+/// Asks for reloads of the policy; they are made on a thread of their own, one at a time, so that
+/// SIGTERM never waits for one.
+#[derive(Clone)]
+struct Reloads(Sender<ReloadCause>);
+
+/// Requests that wait at most. More than these say nothing new: each reads the file as it is then.
+const RELOADS_MAX: usize = 16;
+
+impl Reloads {
+    fn ask(&self, cause: ReloadCause) {
+        // Full: what waits reads the file later than now.
+        let _full = self.0.try_send(cause);
+    }
+}
+
+fn start_reloads(controller: &Arc<Controller>) -> io::Result<Reloads> {
+    let (sender, causes) = bounded(RELOADS_MAX);
+    let controller = Arc::clone(controller);
+    let body = move || causes.iter().for_each(|cause| controller.reload(cause));
+    thread::Builder::new()
+        .name("reload".to_owned())
+        .spawn(body)?;
+    Ok(Reloads(sender))
 }
 
 /// The cores to pin workers to; without any named, one that this process may use.

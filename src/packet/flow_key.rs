@@ -217,7 +217,8 @@ mod tests {
                 true => Address::V4(u32::try_from(bits & 0xffff_ffff).unwrap()),
                 false => Address::V6(bits),
             };
-            prop_assume!(address(source) != address(destination) || source_port != destination_port);
+            let differ = address(source) != address(destination);
+            prop_assume!(differ || source_port != destination_port);
             let frame = build::between(address(source), address(destination));
             let frame = if is_tcp {
                 frame.tcp(source_port, destination_port)

@@ -1,8 +1,9 @@
 //! Bytes → checked headers → flow key → hash. Pure, without state, without allocation.
 //!
 //! [`parse`] makes plain values ([`Parsed`]) of a frame's headers or says why it is [`Malformed`],
-//! [`FlowKey::of`] makes the canonical key of a packet's flow, [`FlowHasher`] the number that steers
-//! it to a worker and to a bucket. [`build`] is the way back, for tests, benchmarks and the demo.
+//! [`FlowKey::of`] makes the canonical key of a packet's flow, [`FlowHasher`] the number that
+//! steers it to a worker and to a bucket. [`build`] is the way back, for tests, benchmarks and the
+//! demo.
 #![deny(unsafe_code)]
 #![cfg_attr(
     not(test),

@@ -13,6 +13,8 @@ use crate::types::{
 /// Most packets of one batch.
 pub const BATCH_MAX: usize = 64;
 
+const ETHERTYPE_ARP: u16 = 0x0806;
+
 /// How a packet came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
@@ -127,10 +129,10 @@ impl Batch {
         let parsed = parse(bytes, arrival.original_len as usize);
         let stage = match &parsed {
             Parsed::Malformed(_) => done(DropReason::Malformed),
-            Parsed::NotIp { ethertype } if config.exempt.has_ethertype(*ethertype) => Stage::Done(
-                Fate::Judged(Outcome::bare(Verdict::Pass(PassReason::Exempt))),
-            ),
+            Parsed::NotIp { ethertype } if config.exempt.has_ethertype(*ethertype) => exempt(),
             Parsed::NotIp { .. } => done(DropReason::NotIp),
+            // Listed, it passes whatever it claims.
+            Parsed::Arp(_) if config.exempt.has_ethertype(ETHERTYPE_ARP) => exempt(),
             Parsed::Arp(_) => Stage::Stateless,
             Parsed::Ip(packet) => first_stage(packet, arrival, config, steering),
         };
@@ -191,6 +193,11 @@ impl Batch {
     }
 }
 
+fn exempt() -> Stage {
+    let verdict = Verdict::Pass(PassReason::Exempt);
+    Stage::Done(Fate::Judged(Outcome::bare(verdict)))
+}
+
 fn done(reason: DropReason) -> Stage {
     Stage::Done(Fate::Judged(Outcome::drop(reason)))
 }
@@ -202,9 +209,7 @@ fn first_stage(
     steering: Option<(&Steering, WorkerId)>,
 ) -> Stage {
     if config.is_exempt(packet, arrival.side) {
-        return Stage::Done(Fate::Judged(Outcome::bare(Verdict::Pass(
-            PassReason::Exempt,
-        ))));
+        return exempt();
     }
     if matches!(packet.fragment, Fragment::Later { .. }) {
         return done(DropReason::Fragment);

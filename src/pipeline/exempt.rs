@@ -56,7 +56,9 @@ const REDIRECT: u8 = 137;
 const ND_HOP_LIMIT: u8 = 255;
 
 impl ExemptRules {
-    /// The lists of `[exempt]`; each may be empty.
+    /// The lists of `[exempt]`; each may be empty. Addresses and ports are those of services
+    /// outside: where a packet from inside goes to, where one from outside comes from. At the
+    /// other end they would be a cloak that any host can put on.
     #[must_use]
     pub fn new(addresses: Vec<IpNet>, ports: Vec<ExemptPort>, ethertypes: Vec<u16>) -> Self {
         let any_listed = !addresses.is_empty() || !ports.is_empty();
@@ -95,7 +97,7 @@ impl ExemptRules {
         let by_default = match packet.protocol {
             protocol::UDP if is_dhcp(packet, side) => Exemption::Exempt,
             protocol::ICMPV6 => icmpv6(packet, side),
-            protocol::IGMP if matches!(packet.addresses, Addresses::V4 { .. }) => Exemption::Exempt,
+            protocol::IGMP if is_igmp(packet) => Exemption::Exempt,
             _ => Exemption::None,
         };
         if by_default == Exemption::None && self.any_listed && self.is_listed(packet, side) {
@@ -107,13 +109,11 @@ impl ExemptRules {
     #[cold]
     #[inline(never)]
     fn is_listed(&self, packet: &IpPacket, side: PortSide) -> bool {
-        let source = IpAddr::from(packet.addresses.source());
-        let destination = IpAddr::from(packet.addresses.destination());
-        if self
-            .addresses
-            .iter()
-            .any(|net| net.contains(&source) || net.contains(&destination))
-        {
+        let service = IpAddr::from(match side {
+            PortSide::Inside => packet.addresses.destination(),
+            PortSide::Outside => packet.addresses.source(),
+        });
+        if self.addresses.iter().any(|net| net.contains(&service)) {
             return true;
         }
         let (protocol, source_port, destination_port) = match packet.transport {
@@ -124,13 +124,25 @@ impl ExemptRules {
             } => (PortProtocol::Udp, source_port, destination_port),
             Transport::Icmp { .. } | Transport::Other => return false,
         };
-        // The service is outside: its port is the destination on the way out, the source back in.
         let port = match side {
             PortSide::Inside => destination_port,
             PortSide::Outside => source_port,
         };
+        // A service answers. Whoever opens a connection from its port is somebody else.
+        if let Transport::Tcp(ref tcp) = packet.transport
+            && side == PortSide::Outside
+            && !tcp.flags.ack()
+            && !tcp.flags.rst()
+        {
+            return false;
+        }
         self.ports.contains(&ExemptPort { protocol, port })
     }
+}
+
+/// IGMP (RFC 2236, RFC 3376), of IPv4 only.
+fn is_igmp(packet: &IpPacket) -> bool {
+    matches!(packet.addresses, Addresses::V4 { .. }) && packet.fragment == Fragment::Whole
 }
 
 /// DHCPv4 (RFC 2131: client 68, server 67) and DHCPv6 (RFC 9915 §7.2: client 546, server 547):
@@ -167,7 +179,7 @@ fn icmpv6(packet: &IpPacket, side: PortSide) -> Exemption {
     }
     let from_outside = side == PortSide::Outside;
     match kind {
-        // MLD (RFC 2710, RFC 3810), any hop limit of its own rules (1).
+        // MLD (RFC 2710, RFC 3810). Its own hop limit (1) is its receivers' business.
         130..=132 | 143 => Exemption::Exempt,
         _ if packet.hop_limit != ND_HOP_LIMIT => Exemption::None,
         ROUTER_SOLICITATION | NEIGHBOR_SOLICITATION => Exemption::Exempt,

@@ -6,7 +6,7 @@ use crate::clock::Tick;
 use crate::conntrack::{
     Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, OpenError, Shard, Track,
 };
-use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport};
+use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport, VlanTags};
 use crate::snapshot::{Decision, InterfaceRef, Question, Snapshot};
 use crate::types::{
     Direction, DropReason, LinkId, PassReason, PortSide, RuleSlot, Verdict, protocol,
@@ -115,14 +115,15 @@ impl Judge<'_> {
         };
         let head = self.shard.head(index);
         let inside_end = inside_end(&head);
-        if (from == inside_end) != (arrival.side == PortSide::Inside) {
-            // The right numbers on the wrong port: spoofed, or two hosts of one side. The entry
-            // is not theirs, so they are judged by the rules alone.
-            return self.stateless(packet, arrival);
-        }
+        // First of all: in a new policy the ends may have changed sides.
         if !self.is_current(&head) && !self.refresh(index, &head, key, inside_end) {
             self.shard.end(index);
             return self.miss(packet, arrival, key, from, hash);
+        }
+        if (from == inside_end) != (arrival.side == PortSide::Inside) {
+            // The right numbers on the wrong port. Of a flow with an entry one end is registered
+            // here and the other is not, so this is spoofed or unregistered.
+            return self.stateless(packet, arrival);
         }
         match self
             .shard
@@ -172,16 +173,8 @@ impl Judge<'_> {
 
     /// Whoever speaks for an address from inside has to own it. Where unregistered hosts may be
     /// inside, an address that nobody owns is theirs to speak for.
-    fn speaks_for(
-        &self,
-        address: Address,
-        vlan: crate::packet::VlanTags,
-        arrival: Arrival,
-    ) -> Outcome {
-        let is_owned = self
-            .snapshot
-            .interface_of(arrival.link, vlan, address)
-            .is_some();
+    fn speaks_for(&self, address: Address, vlan: VlanTags, arrival: Arrival) -> Outcome {
+        let is_owned = self.owner(arrival.link, vlan, address).is_some();
         if is_owned || self.config.unregistered(arrival.link) == Unregistered::Pass {
             return Outcome::bare(Verdict::Pass(PassReason::Exempt));
         }
@@ -207,11 +200,11 @@ impl Judge<'_> {
         };
         let needs_entry = ruling.class == FlowClass::Tracked;
         match self.shard.admission(packet) {
-            Admission::PassOnly => {}
             Admission::Refuse if needs_entry => {
                 return self.denied(interface, direction, DropReason::Invalid);
             }
-            Admission::Refuse => {}
+            Admission::PassOnly | Admission::Refuse => {}
+            Admission::Open if !self.has_entry(packet, arrival, from, ruling) => {}
             Admission::Open => {
                 let Some(flow) = self.new_flow(interface, ruling) else {
                     return self.denied(interface, direction, DropReason::NoRule);
@@ -250,6 +243,7 @@ impl Judge<'_> {
             return self.denied(interface, direction, DropReason::NoRule);
         };
         match self.shard.admission(packet) {
+            Admission::Open if !self.has_entry(packet, arrival, from, ruling) => {}
             Admission::Open => {
                 let Some(flow) = self.new_flow(interface, ruling) else {
                     return self.denied(interface, direction, DropReason::NoRule);
@@ -265,6 +259,28 @@ impl Judge<'_> {
         self.outcome(interface, direction, ruling)
     }
 
+    /// The interface that owns an address. Nobody owns a group or the broadcast, even where it lies
+    /// inside of a prefix that somebody owns (contract, "Direction").
+    fn owner(&self, link: LinkId, vlan: VlanTags, address: Address) -> Option<InterfaceRef> {
+        if address.is_multicast_or_broadcast() {
+            return None;
+        }
+        self.snapshot.interface_of(link, vlan, address)
+    }
+
+    /// Whether what a packet begins is a flow that can have an entry. Two kinds cannot:
+    /// - To a host that is registered on this link itself. What comes back from outside is
+    ///   spoofed, and what comes back from inside is that host's egress: nothing is a reply.
+    /// - Seen first by a reply, which only untracked flows let pass: states and counters are told
+    ///   from the opener's packets. Untracked flows need no entry.
+    fn has_entry(&self, packet: &IpPacket, arrival: Arrival, from: End, ruling: Ruling) -> bool {
+        let is_local = arrival.side == PortSide::Inside && {
+            let destination = packet.addresses.destination();
+            self.owner(arrival.link, packet.vlan, destination).is_some()
+        };
+        ruling.opener == from && !is_local
+    }
+
     /// The interface that is judged (contract, "Direction"), or the verdict where there is none.
     fn interface(
         &self,
@@ -272,9 +288,7 @@ impl Judge<'_> {
         arrival: Arrival,
     ) -> Result<(InterfaceRef, Direction), Outcome> {
         let source = packet.addresses.source();
-        let source_owner = self
-            .snapshot
-            .interface_of(arrival.link, packet.vlan, source);
+        let source_owner = self.owner(arrival.link, packet.vlan, source);
         let (owner, direction) = match arrival.side {
             PortSide::Inside => (source_owner, Direction::Egress),
             PortSide::Outside => {
@@ -282,9 +296,7 @@ impl Judge<'_> {
                     return Err(self.denied(owner, Direction::Ingress, DropReason::Spoofed));
                 }
                 let destination = packet.addresses.destination();
-                let owner = self
-                    .snapshot
-                    .interface_of(arrival.link, packet.vlan, destination);
+                let owner = self.owner(arrival.link, packet.vlan, destination);
                 (owner, Direction::Ingress)
             }
         };
@@ -370,6 +382,11 @@ impl Judge<'_> {
     }
 
     /// Holds an entry of an older generation against this one; `false` ends it.
+    ///
+    /// One end has to be the same interface's still, and the other nobody's on this link. A
+    /// tracked flow then lives on. An untracked one has to be untracked by now too. An unenforced
+    /// one becomes what the rules make of its opener by now: policies are tried in audit mode, and
+    /// the connections of that time are not cut when it ends.
     #[cold]
     #[inline(never)]
     fn refresh(
@@ -379,34 +396,36 @@ impl Judge<'_> {
         key: &FlowKey,
         inside_end: End,
     ) -> bool {
-        let (address, _) = key.end(inside_end);
-        let Some(interface) = self.snapshot.interface_of(key.link, key.vlan, address) else {
+        let owner = |end| {
+            let (address, _) = key.end(end);
+            self.owner(key.link, key.vlan, address)
+        };
+        let Some(interface) = owner(inside_end) else {
             return false;
         };
-        if self.snapshot.slot(interface) != Some(head.interface) {
+        let is_same = self.snapshot.slot(interface) == Some(head.interface);
+        if !is_same || owner(inside_end.opposite()).is_some() {
             return false;
         }
-        let mut rule = head.rule;
-        if head.class != FlowClass::Tracked {
+        let decide = || {
             let question = opener_question(key, head);
-            match (
-                head.class,
-                self.snapshot.decide(interface, head.direction, &question),
-            ) {
-                (
-                    FlowClass::Untracked,
-                    Decision::Allow {
-                        rule: now,
-                        untracked: true,
-                    },
-                ) => {
-                    rule = Some(now);
+            self.snapshot.decide(interface, head.direction, &question)
+        };
+        let (class, rule) = match head.class {
+            FlowClass::Tracked => (FlowClass::Tracked, head.rule),
+            was => match (was, decide()) {
+                (_, Decision::Allow { rule, untracked }) if untracked => {
+                    (FlowClass::Untracked, Some(rule))
                 }
-                (FlowClass::Unenforced, Decision::Unenforced) => {}
+                (FlowClass::Unenforced, Decision::Allow { rule, .. }) => {
+                    (FlowClass::Tracked, Some(rule))
+                }
+                (FlowClass::Unenforced, Decision::Unenforced) => (FlowClass::Unenforced, None),
                 _ => return false,
-            }
-        }
-        self.shard.restamp(index, self.snapshot.generation(), rule);
+            },
+        };
+        self.shard
+            .restamp(index, self.snapshot.generation(), class, rule);
         true
     }
 
@@ -472,7 +491,7 @@ fn hit_outcome(head: &FlowHead, arrival: Arrival, verdict: Verdict) -> Outcome {
     }
 }
 
-/// The question that the packet which opened a flow asked (ICMP: code 0, as queries have).
+/// The question that the packet which opened a flow asked.
 fn opener_question(key: &FlowKey, head: &FlowHead) -> Question {
     let (opener_address, _) = key.end(head.opener);
     let (other_address, other_port) = key.end(head.opener.opposite());
@@ -481,7 +500,9 @@ fn opener_question(key: &FlowKey, head: &FlowHead) -> Question {
         Direction::Egress => other_address,
     };
     let service = match key.protocol {
-        protocol::ICMP | protocol::ICMPV6 => other_port << 8,
+        // Of a query the answering end's port is the type. Without one (ICMP of the other family,
+        // which is a protocol like any other) the question reads no service.
+        protocol::ICMP | protocol::ICMPV6 => other_port << 8 | u16::from(head.query_code),
         _ => other_port,
     };
     Question {

@@ -1,5 +1,9 @@
 //! The whole decision, packet by packet, on policies as users write them.
 
+mod attacks;
+mod oracle;
+mod random;
+
 use std::time::Duration;
 
 use super::*;

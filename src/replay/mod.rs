@@ -1,6 +1,8 @@
 //! A capture through the real pipeline: one worker, one shard, the capture's own clock.
 #![deny(unsafe_code)]
 
+use std::time::Duration;
+
 use crate::clock::Tick;
 use crate::conntrack::Shard;
 use crate::packet::{Parsed, parse};
@@ -25,6 +27,8 @@ pub struct Replay<'a> {
     devices: &'a [LinkDevices],
     links: usize,
     batch: Batch,
+    /// Time of the first frame.
+    origin: Option<Duration>,
     now: Tick,
 }
 
@@ -46,14 +50,19 @@ impl<'a> Replay<'a> {
             devices,
             links,
             batch: Batch::default(),
+            origin: None,
             now: Tick(0),
         }
     }
 
     /// Judges the next frame of the capture.
     pub fn judge(&mut self, frame: &CapturedFrame) -> Outcome {
-        // A clock that goes back stands still (contract, `replay`).
-        let time = u64::try_from(frame.time.as_nanos()).unwrap_or(u64::MAX);
+        // From the first frame on, since ticks are too short for every date. A clock that goes back
+        // stands still (contract, `replay`).
+        let since = frame
+            .time
+            .saturating_sub(*self.origin.get_or_insert(frame.time));
+        let time = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         self.now = self.now.max(Tick(time));
         let original_len = u32::try_from(frame.original_len).unwrap_or(u32::MAX);
         let (link, side) = self.arrival(frame);
@@ -116,7 +125,7 @@ impl<'a> Replay<'a> {
         (owning(destination).unwrap_or_default(), PortSide::Outside)
     }
 
-    /// The time of the last frame.
+    /// The time of the last frame, from the first on.
     #[must_use]
     pub fn now(&self) -> Tick {
         self.now
@@ -126,5 +135,79 @@ impl<'a> Replay<'a> {
     #[must_use]
     pub fn shard(&self) -> &Shard {
         &self.shard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::Compiler;
+    use crate::conntrack::{PerInterface, ShardConfig, TcpPickup, Timeouts};
+    use crate::document::Source;
+    use crate::packet::build::{self, FrameBuilder};
+    use crate::policy::{self, KnownLinks};
+    use crate::types::{Generation, PassReason};
+
+    const POLICY: &str = r#"
+[security_groups.web]
+description = "web servers"
+ingress = [{ protocol = "udp", ports = 53, from = ["192.0.2.0/24"] }]
+egress = []
+[interfaces.web-1]
+addresses = ["10.0.0.1"]
+groups = ["web"]
+"#;
+
+    fn verdicts(frames: &[(u64, FrameBuilder)]) -> Vec<Verdict> {
+        let source = Source::new("test.toml", POLICY);
+        let policy = policy::parse(&source, KnownLinks::Unknown).unwrap().value;
+        let snapshot = Compiler::new()
+            .compile(&policy, &["link"], Generation(1))
+            .unwrap();
+        let config = PipelineConfig::default();
+        let shard = ShardConfig {
+            max_flows: 16,
+            per_interface: PerInterface::default(),
+            timeouts: Timeouts::default(),
+            tcp_pickup: TcpPickup::Rules,
+            tcp_strict: false,
+            seed: [1, 2],
+        };
+        let mut replay = Replay::new(&config, &snapshot, Shard::new(&shard, Tick(0)), &[]);
+        let judge = |(index, (seconds, frame)): (u64, &(u64, FrameBuilder))| {
+            let bytes = frame.build();
+            let frame = CapturedFrame {
+                index,
+                time: Duration::from_secs(*seconds),
+                original_len: bytes.len(),
+                bytes,
+                interface_name: None,
+            };
+            replay.judge(&frame).verdict
+        };
+        (0..).zip(frames).map(judge).collect()
+    }
+
+    #[test]
+    fn replies_pass_in_captures_of_any_year() {
+        let query = build::v4("192.0.2.9", "10.0.0.1").udp(5000, 53);
+        let reply = query.clone().reversed();
+        let tracked = Verdict::Pass(PassReason::Tracked);
+        // 1970, today, and the last second that a pcap file can tell.
+        for start in [0, 1_763_900_000, u64::from(u32::MAX)] {
+            let frames = [
+                (start, query.clone()),
+                (start + 1, reply.clone()),
+                // A clock that goes back stands still.
+                (start.saturating_sub(1000), reply.clone()),
+                (start + 40, reply.clone()),
+            ];
+            let [opened, replied, earlier, late] = verdicts(&frames)[..] else {
+                panic!("four verdicts");
+            };
+            assert_eq!(opened, Verdict::Pass(PassReason::Rule), "{start}");
+            assert_eq!((replied, earlier), (tracked, tracked), "{start}");
+            assert_eq!(late, Verdict::Drop(DropReason::NoRule), "{start}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use crossbeam::channel::Sender;
 
 use crate::clock::Tick;
 use crate::conntrack::{FlowView, Shard};
+use crate::packet::FlowKey;
 
 /// Rows of one page of flows.
 pub const FLOW_PAGE_ROWS: usize = 256;
@@ -16,6 +17,8 @@ const FLOW_PAGE_SLOTS: u32 = 4096;
 pub enum WorkerCommand {
     /// Fill in a page of live flows and send it back.
     Flows(Box<FlowPage>, Sender<Box<FlowPage>>),
+    /// End these flows, [`FLOW_PAGE_ROWS`] at most, and send the keys back.
+    End(Vec<FlowKey>, Sender<Vec<FlowKey>>),
 }
 
 /// A page of a worker's live flows.
@@ -44,7 +47,7 @@ impl FlowPage {
 }
 
 impl WorkerCommand {
-    pub(super) fn execute(self, shard: &Shard, now: Tick) {
+    pub(super) fn execute(self, shard: &mut Shard, now: Tick) {
         match self {
             Self::Flows(mut page, reply) => {
                 let mut cursor = Some(page.cursor);
@@ -63,6 +66,14 @@ impl WorkerCommand {
                 page.next = cursor;
                 // Whoever asked has gone: the page is dropped here, once for a request.
                 let _gone = reply.try_send(page);
+            }
+            Self::End(keys, reply) => {
+                for key in keys.iter().take(FLOW_PAGE_ROWS) {
+                    if let Some(flow) = shard.find(key, shard.hash(key), now) {
+                        shard.end(flow);
+                    }
+                }
+                let _gone = reply.try_send(keys);
             }
         }
     }

@@ -82,6 +82,19 @@ impl Exchange {
         self.inboxes.get(worker.index())
     }
 
+    /// Puts a frame into a worker's inbox; gives it back where that is full or missing.
+    pub(super) fn give(&self, worker: WorkerId, handover: Handover) -> Result<(), Handover> {
+        let Some(inbox) = self.inbox(worker) else {
+            return Err(handover);
+        };
+        // Counted before it can be taken, or the count could pass below zero for a moment.
+        inbox.counters.add_waiting();
+        inbox
+            .frames
+            .push(handover)
+            .inspect_err(|_| inbox.counters.take_waiting(1))
+    }
+
     /// One worker's counters.
     #[must_use]
     pub fn counters(&self, worker: WorkerId) -> Option<&Arc<WorkerCounters>> {
@@ -99,6 +112,15 @@ impl Exchange {
         inbox.commands.push(command)?;
         inbox.doorbell.ring();
         Ok(())
+    }
+
+    /// Whether most of a worker's chunks wait in its return ring. One that sleeps is woken by
+    /// frames, and frames need chunks: it has to be rung before it runs out, though not for each.
+    pub(super) fn lacks_chunks(&self, worker: WorkerId) -> bool {
+        self.inbox(worker).is_some_and(|inbox| {
+            let half = inbox.returns.capacity().div_ceil(2);
+            inbox.returns.len() >= half
+        })
     }
 
     /// Wakes a worker if it sleeps.

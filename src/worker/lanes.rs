@@ -2,6 +2,7 @@
 
 use super::chunks::ChunkHomes;
 use super::exchange::{Errand, Exchange, Handover};
+use crate::pipeline::BATCH_MAX;
 use crate::port::{ChunkAddr, Frame, Port};
 use crate::sync::Arc;
 use crate::telemetry::Tally;
@@ -60,13 +61,23 @@ pub struct Lanes<P> {
     /// Free chunks of which this worker is the home, by link; their capacity is all of them.
     pub(super) free: Vec<Vec<ChunkAddr>>,
     exchange: Arc<Exchange>,
+    /// Chunks that one flush of a queue, and the return ring, bring home at most in a turn: as many
+    /// as a turn can send or hand over, or those on their way would become ever more.
+    homecoming_max: usize,
     /// Workers to ring at the end of the turn.
     ring: Vec<bool>,
+    /// Workers that chunks were returned to in this turn.
+    returned: Vec<bool>,
     pub(super) tally: Tally,
 }
 
-/// Chunks that one refill or one flush of a queue moves at most, in a turn.
-const CHUNKS_PER_TURN_MAX: usize = 256;
+/// Bursts that a turn takes from the inbox at most: what another worker may receive from so many
+/// queues in its turn. Fewer would drop frames on their way to a worker that has time for them;
+/// more would let its own receive rings run over.
+pub(super) const INBOX_BURSTS_PER_TURN_MAX: usize = 8;
+
+/// Chunks that one refill of a queue moves at most, in a turn.
+const REFILL_PER_TURN_MAX: usize = 256;
 
 impl<P: Port> Lanes<P> {
     /// The lanes of worker `id`. `free` are the chunks that it is the home of, by link.
@@ -96,13 +107,16 @@ impl<P: Port> Lanes<P> {
         });
         let routes = routes.collect();
         let ring = vec![false; exchange.workers()];
+        let bursts = queues.len().saturating_add(INBOX_BURSTS_PER_TURN_MAX);
         Self {
+            homecoming_max: bursts.saturating_mul(BATCH_MAX),
             id,
             queues,
             routes,
             homes,
             free,
             exchange,
+            returned: ring.clone(),
             ring,
             tally: Tally::default(),
         }
@@ -188,18 +202,13 @@ impl<P: Port> Lanes<P> {
     /// Gives a frame to another worker.
     pub(super) fn hand_over(&mut self, worker: WorkerId, held: Held, errand: Errand) {
         let Held { frame, link, side } = held;
-        let exchange = Arc::clone(&self.exchange);
-        let Some(inbox) = exchange.inbox(worker) else {
-            return self.drop(Held { frame, link, side }, DropReason::HandoverFull);
-        };
-        // Counted before it can be taken, or the count could pass below zero for a moment.
-        inbox.counters.add_waiting();
-        match inbox.frames.push(Handover {
+        let handover = Handover {
             frame,
             link,
             side,
             errand,
-        }) {
+        };
+        match self.exchange.give(worker, handover) {
             Ok(()) => {
                 self.tally.handed_over = self.tally.handed_over.wrapping_add(1);
                 if let Some(ring) = self.ring.get_mut(worker.index()) {
@@ -208,10 +217,7 @@ impl<P: Port> Lanes<P> {
             }
             Err(Handover {
                 frame, link, side, ..
-            }) => {
-                inbox.counters.take_waiting(1);
-                self.drop(Held { frame, link, side }, DropReason::HandoverFull);
-            }
+            }) => self.drop(Held { frame, link, side }, DropReason::HandoverFull),
         }
     }
 
@@ -224,13 +230,14 @@ impl<P: Port> Lanes<P> {
             .get(held.link.index())
             .map(|homes| homes.chunk_of(addr));
         if let Some(chunk) = chunk {
-            let Self {
-                homes,
-                free,
-                exchange,
-                ..
-            } = self;
-            recycle(self.id, homes, free, exchange, held.link, chunk);
+            let mut homecoming = Homecoming {
+                id: self.id,
+                homes: &self.homes,
+                free: &mut self.free,
+                exchange: &self.exchange,
+                returned: &mut self.returned,
+            };
+            homecoming.recycle(held.link, chunk);
         }
     }
 
@@ -243,17 +250,26 @@ impl<P: Port> Lanes<P> {
             homes,
             free,
             exchange,
+            homecoming_max,
             ring,
+            returned,
             ..
         } = self;
+        let mut homecoming = Homecoming {
+            id: *id,
+            homes,
+            free,
+            exchange,
+            returned,
+        };
         for queue in queues.iter_mut() {
             let link = queue.link;
-            queue.port.flush(CHUNKS_PER_TURN_MAX, |chunk| {
-                recycle(*id, homes, free, exchange, link, chunk);
+            queue.port.flush(*homecoming_max, |chunk| {
+                homecoming.recycle(link, chunk);
             });
         }
         if let Some(inbox) = exchange.inbox(*id) {
-            for _ in 0..CHUNKS_PER_TURN_MAX {
+            for _ in 0..*homecoming_max {
                 let Some((link, chunk)) = inbox.returns.pop() else {
                     break;
                 };
@@ -262,10 +278,12 @@ impl<P: Port> Lanes<P> {
                 }
             }
         }
-        refill(queues, free, CHUNKS_PER_TURN_MAX);
-        for (index, ring) in ring.iter_mut().enumerate() {
-            if std::mem::take(ring) {
-                exchange.wake(WorkerId(u16::try_from(index).unwrap_or(u16::MAX)));
+        refill(queues, free, REFILL_PER_TURN_MAX);
+        for (index, (ring, returned)) in ring.iter_mut().zip(returned).enumerate() {
+            let worker = WorkerId(u16::try_from(index).unwrap_or(u16::MAX));
+            let (is_given, is_returned) = (std::mem::take(ring), std::mem::take(returned));
+            if is_given || is_returned && exchange.lacks_chunks(worker) {
+                exchange.wake(worker);
             }
         }
     }
@@ -320,29 +338,40 @@ fn refill<P: Port>(queues: &mut [OwnQueue<P>], free: &mut [Vec<ChunkAddr>], limi
     }
 }
 
-/// Brings a chunk to the free list of its home.
-fn recycle(
+/// Where chunks go from the hands of one worker.
+struct Homecoming<'a> {
     id: WorkerId,
-    homes: &[ChunkHomes],
-    free: &mut [Vec<ChunkAddr>],
-    exchange: &Exchange,
-    link: LinkId,
-    chunk: ChunkAddr,
-) {
-    let Some(home) = homes.get(link.index()).map(|homes| homes.home(chunk)) else {
-        return;
-    };
-    if home == id {
-        if let Some(free) = free.get_mut(link.index()) {
-            debug_assert!(free.len() < free.capacity(), "a chunk came home twice");
-            free.push(chunk);
+    homes: &'a [ChunkHomes],
+    free: &'a mut [Vec<ChunkAddr>],
+    exchange: &'a Exchange,
+    returned: &'a mut [bool],
+}
+
+impl Homecoming<'_> {
+    /// Brings a chunk to the free list of its home.
+    fn recycle(&mut self, link: LinkId, chunk: ChunkAddr) {
+        let homes = self.homes.get(link.index());
+        let Some(home) = homes.map(|homes| homes.home(chunk)) else {
+            return;
+        };
+        if home == self.id {
+            if let Some(free) = self.free.get_mut(link.index()) {
+                debug_assert!(free.len() < free.capacity(), "a chunk came home twice");
+                free.push(chunk);
+            }
+            return;
         }
-    } else if let Some(inbox) = exchange.inbox(home) {
+        let Some(inbox) = self.exchange.inbox(home) else {
+            return;
+        };
         // The ring has room for every chunk of its home, so none is ever lost here.
         let returned = inbox.returns.push((link, chunk));
         debug_assert!(
             returned.is_ok(),
             "more chunks on their way home than there are"
         );
+        if let Some(returned) = self.returned.get_mut(home.index()) {
+            *returned = true;
+        }
     }
 }

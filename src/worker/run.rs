@@ -125,7 +125,22 @@ where
             now = sleep_until_work(&mut worker, &clock, stop);
         }
     }
+    drain(&mut worker, &clock);
     worker.store_counters();
+}
+
+/// Turns of a worker that was told to stop, at most: enough for full rings and a full inbox, and
+/// no time for people even where frames keep coming.
+const DRAIN_TURNS_MAX: u32 = 256;
+
+/// Ends what was received and handed over before the stop.
+#[cold]
+fn drain<P: Port, M: FrameMemory>(worker: &mut Worker<P, M>, clock: &MonotonicClock) {
+    for _ in 0..DRAIN_TURNS_MAX {
+        if worker.turn(clock.now()) == 0 && !worker.lanes.has_work() {
+            return;
+        }
+    }
 }
 
 /// Sleeps until a frame, a hand-over, a request or a timer; returns the time after it.
@@ -170,6 +185,52 @@ fn wait<P: Port + AsFd, M>(worker: &Worker<P, M>, doorbell: std::os::fd::Borrowe
         tv_sec: 0,
         tv_nsec: i64::from(SLEEP_MAX.subsec_nanos()),
     };
+    let fds = fds.get_mut(..count).unwrap_or(&mut []);
     // An interrupted or refused poll is a short sleep: the next turn looks at everything.
-    let _ignored = poll(fds.get_mut(..count).unwrap_or(&mut []), Some(&timeout));
+    let ready = poll(fds, Some(&timeout));
+    if ready.is_ok_and(|ready| ready > 0) && forget_broken(fds, doorbell) {
+        let _ignored = poll(fds, Some(&timeout));
+    }
+}
+
+/// Takes descriptors that only say that they are broken (their device is gone) out of a poll that
+/// has returned for nothing else; whether it has. They would end every sleep at once.
+fn forget_broken<'a>(fds: &mut [PollFd<'a>], doorbell: std::os::fd::BorrowedFd<'a>) -> bool {
+    if fds.iter().any(|fd| fd.revents().contains(PollFlags::IN)) {
+        return false;
+    }
+    for fd in fds.iter_mut().filter(|fd| !fd.revents().is_empty()) {
+        *fd = PollFd::from_borrowed_fd(doorbell, PollFlags::IN);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[test]
+    fn a_broken_descriptor_ends_a_sleep_once_and_a_ready_one_always() {
+        let doorbell = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        let (broken, gone) = std::io::pipe().map(|(read, write)| (write, read)).unwrap();
+        drop(gone);
+        let now = Timespec::default();
+        let mut fds = [
+            PollFd::new(&doorbell, PollFlags::IN),
+            PollFd::new(&broken, PollFlags::IN),
+        ];
+        assert_eq!(
+            poll(&mut fds, Some(&now)),
+            Ok(1),
+            "POLLERR is not asked for"
+        );
+        assert!(forget_broken(&mut fds, doorbell.as_fd()));
+        assert_eq!(poll(&mut fds, Some(&now)), Ok(0));
+        rustix::io::write(&doorbell, &1_u64.to_ne_bytes()).unwrap();
+        fds[1] = PollFd::new(&broken, PollFlags::IN);
+        assert_eq!(poll(&mut fds, Some(&now)), Ok(2));
+        assert!(!forget_broken(&mut fds, doorbell.as_fd()), "it was called");
+    }
 }

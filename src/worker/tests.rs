@@ -159,8 +159,12 @@ fn queues(shape: &Shape) -> Vec<OwnQueue<MemoryPort>> {
 impl Rig {
     /// Up to `count` frames arrive outside, in the chunks that worker 0 gave to its fill queue.
     fn arrive(&mut self, worker: usize, count: usize, len: u32) -> usize {
-        let queues = self.workers[worker].lanes_mut().queues_mut();
-        let port = &mut queues[PortSide::Outside.index()].port;
+        self.arrive_at(worker, PortSide::Outside.index(), count, len)
+    }
+
+    /// The same at a queue by its position.
+    fn arrive_at(&mut self, worker: usize, queue: usize, count: usize, len: u32) -> usize {
+        let port = &mut self.workers[worker].lanes_mut().queues_mut()[queue].port;
         let mut arrived = 0;
         while arrived < count {
             let Some(chunk) = port.fill.pop_front() else {
@@ -264,17 +268,7 @@ fn one_worker_forwards_and_every_chunk_comes_home() {
 #[test]
 fn one_sided_hand_over_does_not_starve_the_receiver() {
     // All frames arrive at worker 0; the flows of this test all belong to worker 1.
-    let steering = Steering::new([5, 6], 2);
-    let frames: Vec<Vec<u8>> = datagrams(400)
-        .into_iter()
-        .filter(|bytes| {
-            let crate::packet::Parsed::Ip(packet) = crate::packet::parse(bytes, bytes.len()) else {
-                panic!("a datagram");
-            };
-            let (key, _) = crate::packet::FlowKey::of(LINK, &packet).unwrap();
-            steering.owner(&key) == Some(WorkerId(1))
-        })
-        .collect();
+    let frames = datagrams_of_worker_1(53);
     let len = u32::try_from(frames[0].len()).unwrap();
     let shape = Shape {
         workers: 2,
@@ -381,4 +375,111 @@ fn every_queue_gets_chunks_however_few_there_are() {
     };
     assert_eq!(filled(&mut rig, PortSide::Inside), 5);
     assert_eq!(filled(&mut rig, PortSide::Outside), 4);
+}
+
+/// Datagrams to a port, of flows that are all worker 1's of two.
+fn datagrams_of_worker_1(port: u16) -> Vec<Vec<u8>> {
+    let steering = Steering::new([5, 6], 2);
+    let frame = |source| {
+        build::v4("192.0.2.9", "10.0.0.1")
+            .udp(source, port)
+            .payload(&[0; 18])
+            .build()
+    };
+    let is_owned = |bytes: &Vec<u8>| {
+        let crate::packet::Parsed::Ip(packet) = crate::packet::parse(bytes, bytes.len()) else {
+            panic!("a datagram");
+        };
+        let (key, _) = crate::packet::FlowKey::of(LINK, &packet).unwrap();
+        steering.owner(&key) == Some(WorkerId(1))
+    };
+    (1000..1400).map(frame).filter(is_owned).collect()
+}
+
+/// A worker 0 with eight receive queues outside, and a worker 1 without any whose flows all are.
+fn wide_rig(port: u16) -> (Rig, u32) {
+    let frames = datagrams_of_worker_1(port);
+    let shape = Shape {
+        workers: 2,
+        with_queues: 1,
+        chunks: 8192,
+        inbox_frames: 2048,
+        transmit_max: 2048,
+    };
+    let mut rig = rig(&shape, &frames);
+    let lanes = rig.workers[0].lanes_mut();
+    let outside = PortSide::Outside.index();
+    let given: Vec<ChunkAddr> = lanes.queues_mut()[outside].port.fill.drain(..).collect();
+    lanes.free[LINK.index()].extend(given);
+    for _ in 1..8 {
+        let queue = queues(&shape).remove(outside);
+        lanes.queues.push(queue);
+    }
+    lanes.prefill();
+    (rig, u32::try_from(frames[0].len()).unwrap())
+}
+
+/// Every turn a full burst arrives at each of the eight queues.
+fn flood(rig: &mut Rig, len: u32) -> u64 {
+    let mut arrived = 0;
+    for turn in 0..100 {
+        for queue in 1..9 {
+            let now = rig.arrive_at(0, queue, 64, len);
+            assert_eq!(now, 64, "queue {queue} starved in turn {turn}");
+            arrived += 64;
+        }
+        rig.turn();
+    }
+    rig.settle();
+    arrived
+}
+
+#[test]
+fn a_worker_of_many_queues_loses_nothing_on_the_way_to_another() {
+    let (mut rig, len) = wide_rig(53);
+    let arrived = flood(&mut rig, len);
+    assert_eq!(rig.check_ledger(), (arrived, arrived, 0));
+}
+
+#[test]
+fn chunks_that_others_drop_come_home_as_fast_as_they_went() {
+    let (mut rig, len) = wide_rig(60_001);
+    let arrived = flood(&mut rig, len);
+    assert_eq!(rig.check_ledger(), (arrived, 0, arrived));
+    assert_eq!(rig.dropped(DropReason::NoRule), arrived);
+}
+
+#[test]
+fn a_sleeper_is_rung_when_its_chunks_wait_for_it() {
+    let frames = datagrams_of_worker_1(60_001);
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 2,
+        with_queues: 1,
+        chunks: 64,
+        inbox_frames: 64,
+        transmit_max: 64,
+    };
+    let mut rig = rig(&shape, &frames);
+    let exchange = Arc::clone(&rig.exchange);
+    let doorbell = &exchange.inbox(WorkerId(0)).unwrap().doorbell;
+    let is_rung = || rustix::io::read(doorbell, &mut [0; 8]).is_ok();
+    // A few chunks are no reason to wake anybody.
+    assert_eq!(rig.arrive(0, 8, len), 8);
+    rig.workers[0].turn(rig.now);
+    doorbell.raise();
+    rig.workers[1].turn(rig.now);
+    assert!(!is_rung());
+    doorbell.lower();
+    // Its fill ring is empty: no frame will wake it.
+    assert_eq!(rig.arrive(0, 64, len), 56);
+    rig.workers[0].turn(rig.now);
+    assert_eq!(rig.arrive(0, 64, len), 8);
+    rig.workers[0].turn(rig.now);
+    doorbell.raise();
+    rig.workers[1].turn(rig.now);
+    assert!(is_rung());
+    doorbell.lower();
+    rig.settle();
+    assert_eq!(rig.check_ledger(), (72, 0, 72));
 }

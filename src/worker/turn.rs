@@ -1,7 +1,7 @@
 //! One turn of the loop: inhale, judge, exhale.
 
 use super::exchange::Errand;
-use super::lanes::{Held, Lanes};
+use super::lanes::{Held, INBOX_BURSTS_PER_TURN_MAX, Lanes};
 use crate::clock::Tick;
 use crate::conntrack::Shard;
 use crate::pipeline::{Arrival, BATCH_MAX, Batch, Fate, PipelineConfig, Steering};
@@ -88,8 +88,14 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
             handled = handled.saturating_add(self.held.len());
             stages.burst(&mut self.lanes, &mut self.held, Origin::Queue);
         }
-        handled = handled.saturating_add(self.lanes.take_inbox(self.burst, &mut self.held));
-        stages.burst(&mut self.lanes, &mut self.held, Origin::Inbox);
+        for _ in 0..INBOX_BURSTS_PER_TURN_MAX {
+            let taken = self.lanes.take_inbox(self.burst, &mut self.held);
+            stages.burst(&mut self.lanes, &mut self.held, Origin::Inbox);
+            handled = handled.saturating_add(taken);
+            if taken < self.burst {
+                break;
+            }
+        }
         self.lanes.finish_turn();
         self.shard.expire(now);
         handled
@@ -105,7 +111,7 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
         let Some(command) = inbox.commands.pop() else {
             return 0;
         };
-        command.execute(&self.shard, now);
+        command.execute(&mut self.shard, now);
         1
     }
 

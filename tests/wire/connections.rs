@@ -180,6 +180,63 @@ fn only_the_matching_echo_reply_is_a_reply() {
 }
 
 #[test]
+fn a_timestamp_request_has_its_reply() {
+    let rules = r#"ingress = []
+        egress = [{ protocol = "icmp", type = 13, to = ["10.7.0.0/24"] }]"#;
+    let plan = Plan {
+        policy: &ghostly(rules),
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        let [far, own] = GHOSTS.map(address);
+        let message = |from, to, kind, id: u8| {
+            icmp(from, to, kind, 0, &[&[0, id, 0, 1][..], &[0; 12]].concat())
+        };
+        assert!(!lab.crosses(Side::Outside, &message(far, own, 14, 9)));
+        assert!(lab.crosses(Side::Inside, &message(own, far, 13, 9)));
+        assert!(
+            !lab.crosses(Side::Outside, &message(far, own, 14, 10)),
+            "another id"
+        );
+        assert!(lab.crosses(Side::Outside, &message(far, own, 14, 9)));
+    });
+}
+
+#[test]
+fn untracked_flows_need_no_entry_and_heed_no_tombstone() {
+    let any = r#"ingress = [
+        { protocol = "udp", from = ["0.0.0.0/0"] },
+        { protocol = "tcp", ports = 80, from = ["0.0.0.0/0"] },
+    ]"#;
+    let gateway = "[conntrack]\nmax_flows = 64\n";
+    let plan = Plan {
+        policy: &ghostly(any),
+        gateway,
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        let talk = Conversation::new(lab, 4006);
+        talk.establish();
+        assert!(talk.client(RST, 1001, 0, b""));
+        assert!(talk.client(ACK, 1001, 5001, b"late"), "{}", talk.state());
+        assert!(talk.server(ACK, 5001, 1001, b"late"), "{}", talk.state());
+        let [far, own] = GHOSTS.map(address);
+        let datagrams = |from: (IpAddr, u16), to: (IpAddr, u16)| udp(from, to, b"?");
+        let asked: Vec<_> = (1000..1200)
+            .map(|port| lab.frame(Side::Outside, 0, &datagrams((far, port), (own, 9))))
+            .collect();
+        assert_eq!(lab.cross(Side::Outside, &asked), vec![true; 200]);
+        let answers: Vec<_> = (1000..1200)
+            .map(|port| lab.frame(Side::Inside, 0, &datagrams((own, 9), (far, port))))
+            .collect();
+        assert_eq!(lab.cross(Side::Inside, &answers), vec![true; 200]);
+        assert_eq!(lab.dropped("table-full"), 0);
+        assert_eq!(lab.passed("rule"), 0, "{:?}", lab.reasons());
+        assert!(lab.passed("untracked") >= 400, "{:?}", lab.reasons());
+    });
+}
+
+#[test]
 fn an_idle_flow_ends_at_its_time() {
     let rules = r#"ingress = []
         egress = [{ protocol = "icmp", type = 8, to = ["10.7.0.0/24"] }]"#;
@@ -453,12 +510,21 @@ fn fragments_that_cannot_be_placed_are_dropped_and_counted() {
     wire_test(
         &Plan {
             policy: &ghostly(rules),
+            gateway: "[conntrack.timeouts]\nfragment = 1\n",
             ..Plan::default()
         },
         |lab| {
             let [far, own] = GHOSTS.map(address);
             let later = ipv4(far, own, 17, [0, 9, 0, 10], &[7; 64]);
             lab.expect_dropped("fragment", || assert!(!lab.crosses(Side::Outside, &later)));
+            let [far6, own6] = FAMILIES[1].map(address);
+            let later6 = ip(
+                far6,
+                own6,
+                44,
+                &[&[17, 0, 0, 81, 0, 0, 0, 5][..], &[7; 64]].concat(),
+            );
+            lab.expect_dropped("fragment", || assert!(!lab.crosses(Side::Outside, &later6)));
             let tiny = ipv4(far, own, 17, [0, 10, 0x20, 0], &[7; 4]);
             assert!(
                 !lab.crosses(Side::Outside, &tiny),

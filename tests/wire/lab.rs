@@ -41,6 +41,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) links: usize,
     /// Queues of every device.
     pub(crate) queues: u32,
+    /// What a worker does when nothing comes.
+    pub(crate) idle: &'a str,
     /// Chunks of packet memory.
     pub(crate) frames: u32,
     pub(crate) frame_size: u32,
@@ -61,6 +63,7 @@ impl Default for Plan<'_> {
             link,
             links: 1,
             queues: 1,
+            idle: "adaptive",
             frames: 8192,
             frame_size: 2048,
             mtu: 1500,
@@ -299,8 +302,9 @@ impl Lab {
         let folder = self.folder.display();
         let mut file = format!(
             "policy = \"policy.toml\"\ncontrol_socket = \"{folder}/control.sock\"\n\
-             state_dir = \"{folder}/state\"\n[workers]\ncores = {:?}\n[umem]\nframes = {}\nframe_size = {}\n",
-            plan.cores, plan.frames, plan.frame_size
+             state_dir = \"{folder}/state\"\n[workers]\ncores = {:?}\nidle = \"{}\"\n\
+             [umem]\nframes = {}\nframe_size = {}\n",
+            plan.cores, plan.idle, plan.frames, plan.frame_size
         );
         for link in 0..plan.links {
             file += &format!("[[link]]\nname = \"link{link}\"\ninside = \"in{link}\"\n");
@@ -600,12 +604,21 @@ impl Lab {
         }
         for link in status["links"].as_array().unwrap() {
             for queue in link["queues"].as_array().unwrap() {
-                for counter in ["rx_dropped", "rx_ring_full", "rx_fill_ring_empty"] {
+                // What finds the fill ring empty is in `rx_dropped` (kernel: `__xsk_rcv`).
+                for counter in ["rx_dropped", "rx_ring_full"] {
                     books.kernel_dropped += queue["kernel"][counter].as_u64().unwrap();
                 }
             }
         }
         books
+    }
+
+    /// Frames that were dropped for other reasons than that no rule allows them, by the workers or
+    /// by the kernel before them.
+    pub(crate) fn lost(&self) -> u64 {
+        let [_, dropped] = self.reasons();
+        let others = dropped.iter().filter(|(reason, _)| *reason != "no-rule");
+        others.map(|(_, count)| count).sum::<u64>() + self.books().kernel_dropped
     }
 
     /// Reads the books at a moment at which nothing moves.

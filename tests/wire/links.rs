@@ -196,3 +196,31 @@ fn explain_says_what_the_wire_does() {
         },
     );
 }
+
+#[test]
+fn both_ends_are_explained_where_both_are_registered() {
+    let policy = format!(
+        "{}\n[security_groups.office]\negress = [{{ protocol = \"udp\", ports = 80, \
+         to = [\"group:web\"] }}]\n[interfaces.desk]\naddresses = [\"10.7.1.1\"]\n\
+         link = \"link1\"\ngroups = [\"office\"]\n",
+        TWO
+    );
+    let plan = Plan {
+        policy: &policy,
+        links: 2,
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        let said = explain(lab, "10.7.1.1:9", "10.7.0.10:80", "udp");
+        assert_eq!(said["verdict"], "allow", "{said}");
+        let steps = said["steps"].as_array().unwrap();
+        let directions: Vec<_> = steps.iter().map(|step| &step["direction"]).collect();
+        assert_eq!(directions, ["egress", "ingress"], "{said}");
+        let said = explain(lab, "10.7.1.1:9", "10.7.0.10:81", "udp");
+        assert_eq!(
+            [&said["verdict"], &said["interface"], &said["direction"]],
+            ["deny", "desk", "egress"],
+            "{said}"
+        );
+    });
+}

@@ -43,7 +43,7 @@ fn a_running_transfer_does_not_notice_changes() {
         let argv = [&["iperf3", "-J", "-c", WEB, "-B", CLIENT][..], &rate].concat();
         lab.outside().start("client", &argv);
         wait_for(|| lab.passed("tracked") > 100, || "no transfer".to_owned());
-        let before = generation(lab);
+        let (before, lost) = (generation(lab), lab.lost());
         for turn in 0..10 {
             let next = if turn % 2 == 0 { "80" } else { "81" };
             let applied = lab.apply(&ports(next));
@@ -67,7 +67,9 @@ fn a_running_transfer_does_not_notice_changes() {
         let report: Value = serde_json::from_str(&client.out).unwrap();
         let sent = &report["end"]["sum_sent"];
         assert!(sent["bytes"].as_u64().unwrap() > 8_000_000, "{sent}");
-        assert_eq!(sent["retransmits"], 0, "{sent}");
+        assert_eq!(lab.lost(), lost, "{:?}", lab.reasons());
+        // Of 7,000 segments; a sender that has to wait for its core probes by itself.
+        assert!(sent["retransmits"].as_u64().unwrap() < 35, "{sent}");
         assert_eq!(lab.inside().finish("server").code, 0);
         lab.is_refused(Side::Outside, "tcp", WEB, 5201);
     });
@@ -213,4 +215,35 @@ fn the_file_is_watched_and_hup_reads_it_again() {
             is("84", "apply --save");
         },
     );
+}
+
+#[test]
+fn what_others_refer_to_cannot_go_and_duplicates_are_one() {
+    let referring = ports("80")
+        + "[security_groups.db]\ningress = [{ protocol = \"all\", from = [\"group:web\"] }]\n";
+    let plan = Plan {
+        policy: &referring,
+        ..Plan::default()
+    };
+    wire_test(&plan, |lab| {
+        let without = referring
+            .replace("[security_groups.web]", "[security_groups.other]")
+            .replace("groups = [\"web\"]", "groups = [\"other\"]");
+        let refused = lab.try_apply(&without);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = text(&refused.stderr);
+        assert!(
+            said.contains("next.toml:") && said.contains("web"),
+            "{said}"
+        );
+        let twice = ports("80, 80, 81");
+        let applied = lab.apply(&twice);
+        assert!(
+            applied["warnings"].to_string().contains("one is kept"),
+            "{applied}"
+        );
+        assert_eq!(lab.status()["snapshot"]["interfaces"], 1);
+        lab.inside().serve_tcp(WEB, 81);
+        lab.reaches(Side::Outside, "tcp", WEB, 81);
+    });
 }

@@ -189,3 +189,26 @@ fn few_frames_are_shared_by_all_queues() {
         }
     });
 }
+
+#[test]
+fn every_way_to_idle_forwards() {
+    for idle in ["spin", "sleep"] {
+        let plan = Plan {
+            policy: &policy(RULES),
+            idle,
+            queues: 2,
+            frames: 16384,
+            cores: &[0, 1],
+            ..Plan::default()
+        };
+        wire_test(&plan, |lab| {
+            lab.inside().serve_tcp(WEB, 80);
+            for _ in 0..20 {
+                lab.reaches(Side::Outside, "tcp", WEB, 80);
+            }
+            lab.is_refused(Side::Outside, "tcp", WEB, 81);
+            lab.apply(&policy("ingress = []"));
+            lab.is_refused(Side::Outside, "tcp", WEB, 80);
+        });
+    }
+}

@@ -204,6 +204,35 @@ fn wakeups_happen_only_where_the_kernel_asks_and_end_without_progress() {
 }
 
 #[test]
+fn a_device_that_does_not_send_keeps_no_worker_awake() {
+    let (mut queue, mut kernel) = queue(true);
+    assert_eq!(queue.transmit(Frame::new(0, 60)), Ok(()));
+    queue.flush(64, |_| {});
+    assert!(queue.has_work(), "nothing was refused yet");
+    ask_for_wakeup(&queue.rings.tx);
+    queue.flush(64, |_| {});
+    assert!(!queue.has_work(), "the wakeup failed");
+    kernel.give_received(HEADROOM, 60, 0);
+    assert!(queue.has_work(), "but what came in is work");
+}
+
+#[test]
+fn a_device_that_stops_sending_keeps_a_worker_awake_for_a_while_only() {
+    let (mut queue, mut kernel) = queue(true);
+    for index in 0..2 {
+        assert_eq!(queue.transmit(Frame::new(index * 2048, 60)), Ok(()));
+    }
+    for _ in 0..=FLUSHES_STALLED {
+        assert!(queue.has_work() || queue.left == 0);
+        queue.flush(64, |_| {});
+    }
+    assert!(!queue.has_work());
+    kernel.take_sent();
+    queue.flush(64, |_| {});
+    assert!(queue.has_work(), "it goes on");
+}
+
+#[test]
 fn normal_answers_to_a_wakeup_are_no_errors() {
     let kick = |errno| Kick::from(Err(io::Error::from_raw_os_error(errno)));
     for errno in [libc::EAGAIN, libc::EBUSY, libc::ENOBUFS] {

@@ -115,7 +115,7 @@ fn end_frees_the_entry_and_a_stale_number_does_no_harm() {
         assert_eq!(tracked, Track::Invalid);
         assert!(shard.head(index).is_tombstone);
         shard.reopen(index, &new_flow(from), &request, 60, seconds(0));
-        shard.restamp(index, Generation(9), None);
+        shard.restamp(index, Generation(9), FlowClass::Tracked, None);
         shard.end(index);
         shard.check();
     }
@@ -205,25 +205,6 @@ fn dead_flow_is_dead_for_two_years_without_a_sweep() {
             assert!(find(&shard, &udp(CLIENT, SERVER), seconds(start + later)).is_none());
         }
     }
-}
-
-#[test]
-fn icmp_flow_keeps_the_code_of_its_opener() {
-    let mut shard = shard(4);
-    let query = |code| {
-        let transport = Transport::Icmp {
-            kind: 8,
-            code,
-            id: 5,
-            target: None,
-        };
-        packet(v4(1, 2), protocol::ICMP, transport)
-    };
-    let index = open(&mut shard, &query(9), seconds(0)).unwrap();
-    track(&mut shard, &query(3), seconds(0)).unwrap();
-    assert_eq!(shard.head(index).icmp_code, 9);
-    let index = open(&mut shard, &udp(CLIENT, SERVER), seconds(0)).unwrap();
-    assert_eq!(shard.head(index).icmp_code, 0);
 }
 
 #[test]
@@ -348,6 +329,30 @@ fn icmp_queries_of_both_sides_are_two_flows_and_replies_open_none() {
 }
 
 #[test]
+fn icmp_query_of_another_code_begins_anew_and_replies_of_any_code_belong() {
+    let mut shard = shard(4);
+    let icmp = |source, destination, kind, code| {
+        let transport = Transport::Icmp {
+            kind,
+            code,
+            id: 77,
+            target: None,
+        };
+        packet(v4(source, destination), protocol::ICMP, transport)
+    };
+    let index = open(&mut shard, &icmp(1, 2, 8, 9), seconds(0)).unwrap();
+    assert_eq!(shard.head(index).query_code, 9);
+    let mut step = |packet: &IpPacket| track(&mut shard, packet, seconds(1));
+    assert_eq!(step(&icmp(1, 2, 8, 9)), Some(Track::Pass));
+    assert_eq!(step(&icmp(1, 2, 8, 0)), Some(Track::Reopen));
+    assert_eq!(step(&icmp(2, 1, 0, 9)), Some(Track::Pass));
+    assert_eq!(step(&icmp(2, 1, 0, 0)), Some(Track::Pass));
+    let other = icmp(1, 2, 8, 0);
+    shard.reopen(index, &new_flow(key_of(&other).1), &other, 60, seconds(1));
+    assert_eq!(shard.head(index).query_code, 0);
+}
+
+#[test]
 fn ipv6_flows_that_share_their_low_halves_are_apart() {
     let mut shard = shard(8);
     let flow = |source, destination| {
@@ -447,7 +452,8 @@ fn key_and_head_come_back_as_they_went_in() {
             let index = shard
                 .open(&key, hash, &new, &packet, 9, seconds(0))
                 .unwrap();
-            shard.restamp(index, Generation(u64::MAX), Some(RuleSlot(u32::MAX)));
+            let rule = Some(RuleSlot(u32::MAX));
+            shard.restamp(index, Generation(u64::MAX), FlowClass::Unenforced, rule);
             let mut views = Vec::new();
             shard.scan(index.number(), 1, seconds(1), &mut |view| views.push(view));
             let [view] = views[..] else { panic!() };
@@ -461,12 +467,13 @@ fn key_and_head_come_back_as_they_went_in() {
                     class: FlowClass::Unenforced,
                     direction: Direction::Ingress,
                     opener: from,
-                    icmp_code: 0,
+                    query_code: 0,
                     is_tombstone: false,
                 }
             );
-            shard.restamp(index, Generation(1), None);
-            assert_eq!(shard.head(index).rule, None);
+            shard.restamp(index, Generation(1), FlowClass::Untracked, None);
+            let head = shard.head(index);
+            assert_eq!((head.rule, head.class), (None, FlowClass::Untracked));
         }
     }
     assert_eq!(shard.len(), 9);

@@ -175,8 +175,12 @@ impl World {
                 let found = self.shard.find(&key, self.shard.hash(&key), self.now);
                 if let Some(index) = found {
                     let rule = (!step.is_multiple_of(3)).then_some(RuleSlot(step));
-                    self.shard.restamp(index, Generation(u64::from(step)), rule);
+                    let classes = [FlowClass::Tracked, FlowClass::Untracked];
+                    let class = self.random.pick(&classes);
+                    self.shard
+                        .restamp(index, Generation(u64::from(step)), class, rule);
                     let flow = self.oracle.flows.get_mut(&key).unwrap();
+                    flow.new.class = class;
                     flow.new.generation = Generation(u64::from(step));
                     flow.new.rule = rule;
                 }
@@ -418,7 +422,7 @@ impl World {
                     number,
                     Transport::Icmp {
                         kind,
-                        code: u8::try_from(flow).unwrap(),
+                        code: self.random.pick(&[0, 0, 0, 9]),
                         id: 9,
                         target: None,
                     },
@@ -547,7 +551,7 @@ fn compare_flow(view: &FlowView, key: &FlowKey, flow: &OracleFlow, now: Tick) {
         class: flow.new.class,
         direction: flow.new.direction,
         opener: flow.new.opener,
-        icmp_code: flow.icmp_code,
+        query_code: flow.code.unwrap_or(0),
         is_tombstone: flow.state.is_tombstone(),
     };
     assert_eq!(view.head, head);

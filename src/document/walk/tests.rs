@@ -1,3 +1,5 @@
+//! Documents walked key by key: unknown keys, wrong types, and what broken syntax leaves.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Built frames held against another parser.
+
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
 use super::*;

@@ -6,7 +6,7 @@
 //! come from a checked split), and every loop has a named bound.
 //!
 //! Two lengths are carried side by side: the bytes at hand and the length on the wire. They differ
-//! only in captures cut by a snap length; a frame is judged by the latter, and read from the former.
+//! only in captures cut by a snap length; a frame is judged by the latter, read from the former.
 //!
 //! The common frames, untagged or tagged IPv4 without options and IPv6 without extension headers,
 //! whole, over TCP or UDP, run straight through code that is inlined into [`parse`]; options,

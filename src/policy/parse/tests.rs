@@ -1,3 +1,5 @@
+//! What a policy may say and what becomes of it: rules, peers, defaults, ids.
+
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -8,7 +10,9 @@ use crate::policy::{
     GroupIndex, IcmpMatch, InterfaceLink, Peer, PortRange, PrefixListIndex, Service,
 };
 
+mod elsewhere;
 mod problems;
+mod warnings;
 
 /// The example of the documentation, with all that a policy can say.
 const EXAMPLE: &str = include_str!("../../../configs/policy.toml");
@@ -311,7 +315,8 @@ fn a_rule_keeps_its_id_whatever_else_changes() {
     let edits = [
         (
             "{ protocol = \"tcp\", ports = \"8000-8080\", from = [\"group:lb-sg\"] },",
-            "{ protocol = 6, ports = [\"8000-8080\"], from = \"group:LB-SG\", description = \"x\" },",
+            "{ protocol = 6, ports = [\"8000-8080\"], from = \"group:LB-SG\", \
+               description = \"x\" },",
         ),
         (
             "{ protocol = \"tcp\", ports = [80, 443], from = [\"0.0.0.0/0\", \"::/0\"], \
@@ -472,7 +477,10 @@ proptest! {
 
     /// Ids do not depend on the order of groups, nor on what else there is.
     #[test]
-    fn ids_are_stable(order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(), keep in 1..6_usize) {
+    fn ids_are_stable(
+        order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(),
+        keep in 1..6_usize,
+    ) {
         let group = |index: usize| format!(
             "[security_groups.tier-x{index}]\ningress = [{{ protocol = \"tcp\", ports = {index}, \
              from = [\"self\", \"10.0.0.0/8\"] }}]\n"

@@ -1,8 +1,8 @@
 //! Capture files: frames with the times and lengths they were captured with.
 //!
 //! [`Capture`] reads pcap and pcapng in either byte order, [`CaptureWriter`] writes pcap with
-//! nanoseconds. A file is hostile input: what is wrong with it becomes a [`CaptureError`] that names
-//! the packet, and reading ends there.
+//! nanoseconds. A file is hostile input: what is wrong with it becomes a [`CaptureError`] that
+//! names the packet, and reading ends there.
 //!
 //! A capture is not a [`super::Port`]: a port's frames carry neither a time nor an original length
 //! nor an index, and those are what a replay judges by and reports. Whoever replays through ports

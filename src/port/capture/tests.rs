@@ -1,3 +1,5 @@
+//! Captures of every byte order and form, good and broken, read and written.
+
 use std::borrow::Cow;
 
 use pcap_file::pcapng::PcapNgWriter;

@@ -1,3 +1,5 @@
+//! Publication, reading and retirement, with threads.
+
 use std::sync::atomic::AtomicUsize;
 
 use super::*;

@@ -1,12 +1,13 @@
 //! One document for each kind of problem, with its place.
 
+use super::elsewhere::others;
 use super::*;
 
 /// Name, document, place (line, column) and a part of message and remedy.
-type Case = (&'static str, String, (u32, u32), &'static str);
+pub(super) type Case = (&'static str, String, (u32, u32), &'static str);
 
 /// A group with one entry of ingress, which stands in line 4 from column 1.
-fn rule(entry: &str) -> String {
+pub(super) fn rule(entry: &str) -> String {
     format!(
         "[security_groups.web]\ndescription = \"d\"\ningress = [\n{entry}\n]\n\
          [prefix_lists.admins]\nentries = [\"192.0.2.0/24\"]\n"
@@ -18,25 +19,25 @@ fn egress(entry: &str) -> String {
 }
 
 /// A group whose lines after the description begin in line 3.
-fn group(lines: &str) -> String {
+pub(super) fn group(lines: &str) -> String {
     format!("[security_groups.web]\ndescription = \"d\"\n{lines}\n")
 }
 
 /// An interface whose lines begin in line 2.
-fn interface(lines: &str) -> String {
+pub(super) fn interface(lines: &str) -> String {
     format!("[interfaces.i]\n{lines}\n")
 }
 
 /// An interface with an address, whose lines begin in line 3.
-fn addressed(lines: &str) -> String {
+pub(super) fn addressed(lines: &str) -> String {
     interface(&format!("addresses = [\"10.0.0.1\"]\n{lines}"))
 }
 
-fn list(entries: &str) -> String {
+pub(super) fn list(entries: &str) -> String {
     format!("[prefix_lists.admins]\nentries = {entries}\n")
 }
 
-/// Each problem that refuses a document.
+/// Each problem of groups and rules that refuses a document.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn errors() -> Vec<Case> {
     let case = |name, text: String, line, column, part| (name, text, (line, column), part);
@@ -535,236 +536,13 @@ fn errors() -> Vec<Case> {
             28,
             "write `self`",
         ),
-        // Prefix lists.
-        case(
-            "list key",
-            "[prefix_lists.a]\nentris = []\n".into(),
-            2,
-            1,
-            "did you mean `entries`?",
-        ),
-        case(
-            "no entries",
-            "[prefix_lists.a]\n".into(),
-            1,
-            1,
-            "has no `entries`",
-        ),
-        case(
-            "list name",
-            "[prefix_lists.pl-a]\nentries = []\n".into(),
-            1,
-            15,
-            "like an id",
-        ),
-        case(
-            "entry type",
-            list("[1]"),
-            2,
-            12,
-            "`entries` must be a prefix",
-        ),
-        case(
-            "entry key",
-            list("[{ cidr = \"::/0\", name = \"x\" }]"),
-            2,
-            29,
-            "unknown key `name`",
-        ),
-        case(
-            "entry cidr",
-            list("[{ description = \"x\" }]"),
-            2,
-            12,
-            "has no `cidr`",
-        ),
-        case(
-            "entry address",
-            list("[\"192.0.2.1\"]"),
-            2,
-            12,
-            "write 192.0.2.1/32",
-        ),
-        // Interfaces.
-        case(
-            "interface key",
-            addressed("group = []"),
-            3,
-            1,
-            "did you mean `groups`?",
-        ),
-        case(
-            "interface name",
-            "[interfaces.eni-1]\naddresses = \"10.0.0.1\"\n".into(),
-            1,
-            13,
-            "like an id",
-        ),
-        case(
-            "no address",
-            interface("groups = []"),
-            1,
-            1,
-            "has no `addresses`",
-        ),
-        case("empty", interface("addresses = []"), 2, 13, "owns nothing"),
-        case(
-            "address type",
-            interface("addresses = 3"),
-            2,
-            13,
-            "must be a string",
-        ),
-        case(
-            "address",
-            interface("addresses = \"ten\""),
-            2,
-            13,
-            "`ten` is no prefix",
-        ),
-        case(
-            "unspecified",
-            interface("addresses = \"0.0.0.0\""),
-            2,
-            13,
-            "unspecified",
-        ),
-        case(
-            "unspecified 6",
-            interface("addresses = \"::\""),
-            2,
-            13,
-            "unspecified",
-        ),
-        case(
-            "loopback",
-            interface("addresses = \"127.0.0.0/8\""),
-            2,
-            13,
-            "loopback",
-        ),
-        case(
-            "loopback 6",
-            interface("addresses = \"::1\""),
-            2,
-            13,
-            "loopback",
-        ),
-        case(
-            "multicast",
-            interface("addresses = \"224.0.0.1\""),
-            2,
-            13,
-            "multicast",
-        ),
-        case(
-            "multicast 6",
-            interface("addresses = \"ff02::/16\""),
-            2,
-            13,
-            "multicast",
-        ),
-        case(
-            "broadcast",
-            interface("addresses = \"255.255.255.255\""),
-            2,
-            13,
-            "broadcast",
-        ),
-        case(
-            "mapped",
-            interface("addresses = \"::ffff:10.0.0.1\""),
-            2,
-            13,
-            "IPv4 written as IPv6",
-        ),
-        case(
-            "unknown group",
-            addressed("groups = [\"web\"]"),
-            3,
-            11,
-            "there is no security group `web`",
-        ),
-        case(
-            "group type",
-            addressed("groups = [1]"),
-            3,
-            11,
-            "must be a string",
-        ),
-        case(
-            "link type",
-            addressed("link = 1"),
-            3,
-            8,
-            "`link` must be a string",
-        ),
-        case(
-            "link empty",
-            addressed("link = \"\""),
-            3,
-            8,
-            "the name of the link is empty",
-        ),
-        case(
-            "vlan 0",
-            addressed("vlan = 0"),
-            3,
-            8,
-            "from 1 to 4094, not 0",
-        ),
-        case(
-            "vlan 4095",
-            addressed("vlan = 4095"),
-            3,
-            8,
-            "from 1 to 4094, not 4095",
-        ),
-        case(
-            "vpc",
-            addressed("vpc_id = \"a b\""),
-            3,
-            10,
-            "`vpc_id` is not 1 to 255",
-        ),
-        case(
-            "instance",
-            addressed("instance_id = \"\""),
-            3,
-            15,
-            "`instance_id` is not",
-        ),
-        case(
-            "same address",
-            interface("addresses = [\"10.0.0.1\", \"10.0.0.1/32\"]"),
-            2,
-            26,
-            "10.0.0.1/32 is twice an address of `i` (remove one of the two)",
-        ),
-        case(
-            "others' address",
-            addressed("[interfaces.j]\naddresses = \"10.0.0.1\""),
-            4,
-            13,
-            "10.0.0.1/32 is an address of both `i` and `j`",
-        ),
-        case(
-            "link left out",
-            addressed(
-                "link = \"a\"\n[interfaces.j]\naddresses = \"10.0.0.2\"\nlink = \"b\"\n\
-                 [interfaces.k]\naddresses = [\"10.0.0.3\", \"10.0.0.4\"]",
-            ),
-            8,
-            14,
-            "the interface `k` names no link, and there are several",
-        ),
     ]
 }
 
 #[test]
 fn each_problem_is_located_and_has_a_remedy() {
     let mut wrong = String::new();
-    for (name, text, wanted, part) in errors() {
+    for (name, text, wanted, part) in [errors(), others()].concat() {
         let report = read(&text, KnownLinks::Unknown).expect_err(name);
         let problems = report.problems();
         let found = problems
@@ -816,120 +594,6 @@ fn an_id_that_is_derived_for_another_is_refused() {
         other,
         "its own derived id may be written"
     );
-}
-
-#[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
-fn each_thing_that_is_likely_not_meant_is_a_located_warning() {
-    let cases: Vec<Case> = vec![
-        (
-            "icmp of IPv6",
-            rule("{ protocol = \"icmp\", from = [\"::/0\"] }"),
-            (4, 1),
-            "the rule never matches",
-        ),
-        (
-            "icmpv6 of IPv4",
-            rule("{ protocol = 58, from = [\"10.0.0.0/8\", \"0.0.0.0/0\"] }"),
-            (4, 1),
-            "write protocol = \"icmp\"",
-        ),
-        (
-            "type -1",
-            rule("{ protocol = 1, type = -1, code = 3, from = \"self\" }"),
-            (4, 35),
-            "code 3 is ignored",
-        ),
-        (
-            "host bits",
-            rule("{ protocol = 6, from = [\"10.0.0.1/8\"] }"),
-            (4, 25),
-            "10.0.0.1/8 has host bits; 10.0.0.0/8 is used (write 10.0.0.0/8, or 10.0.0.1/32",
-        ),
-        (
-            "port twice",
-            rule("{ protocol = 6, ports = [80, 80], from = \"self\" }"),
-            (4, 30),
-            "the group has this rule already",
-        ),
-        (
-            "peer twice",
-            rule("{ protocol = 6, from = [\"self\", \"group:web\"] }"),
-            (4, 33),
-            "the group has this rule already",
-        ),
-        (
-            "rule twice",
-            rule("{ protocol = 6, from = \"self\" },\n{ protocol = \"tcp\", from = \"self\" }"),
-            (5, 1),
-            "the group has this rule already",
-        ),
-        (
-            "no description",
-            "[security_groups.web]\n".into(),
-            (1, 18),
-            "the security group `web` has no description",
-        ),
-        (
-            "empty description",
-            "[security_groups.web]\ndescription = \"\"\n".into(),
-            (1, 18),
-            "has no description",
-        ),
-        (
-            "empty name",
-            group("").replace("web", "launch-wizard-3"),
-            (1, 18),
-            "says nothing about its purpose",
-        ),
-        (
-            "entry twice",
-            list("[\"::/0\", \"::/0\"]"),
-            (2, 20),
-            "::/0 is in the list already",
-        ),
-        (
-            "group twice",
-            group("[interfaces.i]\naddresses = \"10.0.0.1\"\ngroups = [\"web\", \"WEB\"]"),
-            (5, 18),
-            "the group `WEB` is named twice",
-        ),
-        (
-            "everything",
-            interface("addresses = \"0.0.0.0/0\""),
-            (2, 13),
-            "owns 0.0.0.0/0, every address",
-        ),
-    ];
-    for (name, text, wanted, part) in cases {
-        let checked =
-            read(&text, KnownLinks::Unknown).unwrap_or_else(|report| panic!("{name}: {report}"));
-        let problems = checked.warnings.problems();
-        assert_eq!(problems.len(), 1, "{name}: {}", checked.warnings);
-        assert_eq!(
-            (problems[0].line, problems[0].column),
-            wanted,
-            "{name}: {}",
-            problems[0]
-        );
-        assert!(
-            problems[0].to_string().contains(part),
-            "{name}: {}",
-            problems[0]
-        );
-    }
-}
-
-#[test]
-fn families_that_may_match_are_no_warning() {
-    for entry in [
-        "{ protocol = \"icmp\", from = [\"::/0\", \"0.0.0.0/0\"] }",
-        "{ protocol = \"icmp\", from = [\"self\"] }",
-        "{ protocol = \"tcp\", from = [\"::/0\"] }",
-    ] {
-        let checked = read(&rule(entry), KnownLinks::Unknown).unwrap();
-        assert!(checked.warnings.is_empty(), "{}", checked.warnings);
-    }
 }
 
 #[test]

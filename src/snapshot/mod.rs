@@ -36,6 +36,8 @@ pub(crate) mod key_map;
 pub(crate) mod owners;
 pub(crate) mod program;
 pub(crate) mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

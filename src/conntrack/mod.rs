@@ -17,8 +17,8 @@
 //!            records: 64-bit counts, untouched until a flow is heavy             (32)
 //! ```
 //!
-//! `entries`, `colds`, `timers` and `v6` are parallel arrays, numbered by [`FlowIndex`]. A hit reads
-//! one bucket and one entry; a heavy flow's hit reads its record once in many (traffic.rs).
+//! `entries`, `colds`, `timers` and `v6` are parallel arrays, numbered by [`FlowIndex`]. A hit
+//! reads one bucket and one entry; a heavy flow's hit reads its record once in many (traffic.rs).
 //!
 //! # Full
 //! Expired entries, then untracked flows, tombstones, unanswered flows and unfinished handshakes

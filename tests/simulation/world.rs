@@ -317,8 +317,8 @@ impl World {
         (judged, offered)
     }
 
-    /// Whose a frame's flow is, or the flow that it quotes; nobody's if it has none. Fragments would
-    /// need a word here.
+    /// Whose a frame's flow is, or the flow that it quotes; nobody's if it has none. Fragments
+    /// would need a word here.
     fn owner(&self, place: Place) -> Option<usize> {
         let coming = &self.guests[&place].coming;
         let Parsed::Ip(packet) = seen(coming).parsed() else {

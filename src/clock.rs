@@ -18,6 +18,15 @@ impl Tick {
         Self(seconds.saturating_mul(Self::PER_SECOND))
     }
 
+    /// The tick `by` later; the last one where there is none.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
+        )
+    }
+
     /// Time from `earlier` to this one; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -29,10 +38,7 @@ impl Add<Duration> for Tick {
     type Output = Self;
 
     fn add(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        self.after(by)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::conntrack::Shard;
 use crate::control::links_of;
 use crate::document::{Source, Style};
 use crate::gateway::{pipeline_config, shard_config};
-use crate::pipeline::{LinkRules, Outcome, PipelineConfig};
+use crate::pipeline::{LinkRules, PipelineConfig, Resolved};
 use crate::policy::{self, KnownLinks};
 use crate::port::{Capture, CaptureWriter, CapturedFrame};
 use crate::replay::{LinkDevices, Replay};
@@ -76,31 +76,35 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     );
     let capture = Capture::open(&arguments.pcap)?;
     spare_inputs(arguments)?;
-    let mut allowed = match &arguments.allowed {
+    let allowed = match &arguments.allowed {
         Some(path) => Some(CaptureWriter::new(BufWriter::new(create(path)?))?),
         None => None,
     };
-    let mut verdicts = match &arguments.verdicts {
+    let verdicts = match &arguments.verdicts {
         Some(path) => Some(open_verdicts(path)?),
         None => None,
     };
-    let mut totals: BTreeMap<(&'static str, &'static str), u64> = BTreeMap::new();
-    let mut count = 0_u64;
+    let mut sink = Sink {
+        snapshot: &setting.snapshot,
+        allowed,
+        verdicts,
+        totals: BTreeMap::new(),
+        count: 0,
+        failed: None,
+    };
     for frame in capture {
-        let frame = frame?;
-        let outcome = replay.judge(&frame);
-        let key = (outcome.verdict.name(), outcome.verdict.reason());
-        *totals.entry(key).or_default() += 1;
-        if let (Some(writer), Verdict::Pass(_)) = (&mut allowed, outcome.verdict) {
-            writer.write(&frame)?;
-        }
-        if let Some(out) = &mut verdicts {
-            serde_json::to_writer(&mut *out, &line(&frame, &outcome, &setting.snapshot))?;
-            out.write_all(b"\n")?;
-        }
-        count += 1;
-        progress(count)?;
+        replay.judge(frame?, &mut |frame, outcome| sink.take(frame, outcome));
+        sink.fail()?;
     }
+    replay.finish(&mut |frame, outcome| sink.take(frame, outcome));
+    sink.fail()?;
+    let Sink {
+        allowed,
+        verdicts,
+        totals,
+        count,
+        ..
+    } = sink;
     if let Some(mut out) = verdicts {
         out.flush()?;
     }
@@ -114,6 +118,46 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         write_summary(&mut io::stdout().lock(), count, &totals, &replay)?;
     }
     Ok(())
+}
+
+/// Where verdicts go.
+struct Sink<'a> {
+    snapshot: &'a Snapshot,
+    allowed: Option<CaptureWriter<BufWriter<File>>>,
+    verdicts: Option<Box<dyn Write>>,
+    totals: BTreeMap<(&'static str, &'static str), u64>,
+    count: u64,
+    /// The first failure; nothing is written after it.
+    failed: Option<Failure>,
+}
+
+impl Sink<'_> {
+    fn take(&mut self, frame: &CapturedFrame, outcome: &Resolved) {
+        let key = (outcome.verdict.name(), outcome.verdict.reason());
+        *self.totals.entry(key).or_default() += 1;
+        self.count += 1;
+        if self.failed.is_none()
+            && let Err(failure) = self.write(frame, outcome)
+        {
+            self.failed = Some(failure);
+        }
+    }
+
+    fn write(&mut self, frame: &CapturedFrame, outcome: &Resolved) -> Result<(), Failure> {
+        if let (Some(writer), Verdict::Pass(_)) = (&mut self.allowed, outcome.verdict) {
+            writer.write(frame)?;
+        }
+        if let Some(out) = &mut self.verdicts {
+            serde_json::to_writer(&mut *out, &line(frame, outcome, self.snapshot))?;
+            out.write_all(b"\n")?;
+        }
+        progress(self.count)?;
+        Ok(())
+    }
+
+    fn fail(&mut self) -> Result<(), Failure> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
 }
 
 fn write_summary(
@@ -143,7 +187,7 @@ fn progress(count: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn line<'a>(frame: &CapturedFrame, outcome: &Outcome, snapshot: &'a Snapshot) -> Line<'a> {
+fn line<'a>(frame: &CapturedFrame, outcome: &Resolved, snapshot: &'a Snapshot) -> Line<'a> {
     let interface = outcome
         .interface
         .and_then(|slot| snapshot.interface_by_slot(slot));

@@ -267,7 +267,7 @@ impl Default for Conntrack {
 pub enum OnRuleRemoved {
     /// It lives on, as in AWS.
     Keep,
-    /// It is judged again at its next packet. Not active yet.
+    /// It is judged again at its next packet, as it was opened.
     Revalidate,
 }
 

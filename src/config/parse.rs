@@ -334,13 +334,6 @@ fn read_conntrack(root: &Table<'_>, diagnostics: &mut Diagnostics) -> Conntrack 
         per_interface: PerInterface::default(),
         timeouts: Timeouts::default(),
     };
-    if conntrack.on_rule_removed == OnRuleRemoved::Revalidate {
-        section.not_active("on_rule_removed", "on_rule_removed = \"revalidate\"");
-    }
-    // As the default it promises nothing; who writes it wants it.
-    if conntrack.icmp_errors == IcmpErrors::Related {
-        section.not_active("icmp_errors", "icmp_errors = \"related\"");
-    }
     let table = section.value("per_interface");
     let per_interface = table.and_then(|value| value.table(section.diagnostics()));
     let table = section.value("timeouts");

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::packet::{End, FlowKey};
+use crate::packet::{End, FlowKey, Transport};
 use crate::types::{Direction, Generation, InterfaceSlot, RuleSlot};
 
 /// Keyed hash of a flow key; of use only with the shard that computed it.
@@ -43,6 +43,19 @@ impl FlowClass {
             Self::Unenforced => "unenforced",
         }
     }
+}
+
+/// What a first fragment says of the packet that it begins; what the others are judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentedFlow {
+    /// The flow; `None` where its packets are judged one by one (ICMP that is no query).
+    pub key: Option<(FlowKey, End)>,
+    /// The protocol behind all headers of IP.
+    pub protocol: u8,
+    /// The transport header: what the rules are asked about.
+    pub transport: Transport,
+    /// What the first fragment does where the flow has no entry.
+    pub admission: Admission,
 }
 
 /// What the pipeline knows about a flow that it admits.

@@ -20,8 +20,8 @@ impl Shard {
     /// needs no entry, so that only an untracked or expired one gives way to it.
     ///
     /// # Errors
-    /// [`OpenError`]; counted. Rarely, on a table that is nearly full, it is both buckets of the key
-    /// that are.
+    /// [`OpenError`]; counted. Rarely, on a table that is nearly full, it is both buckets of the
+    /// key that are.
     pub fn open(
         &mut self,
         key: &FlowKey,
@@ -94,6 +94,7 @@ impl Shard {
     #[inline]
     pub fn expire(&mut self, now: Tick) -> u32 {
         let beat = Beat::of(now);
+        self.datagrams.expire(now);
         if self.timers.is_due(beat) {
             self.sweep(beat)
         } else {

@@ -18,8 +18,8 @@
 //!            records: 64-bit counts, untouched until a flow is heavy             (32)
 //! ```
 //!
-//! `entries`, `colds`, `timers` and `v6` are parallel arrays, numbered by [`FlowIndex`]. A hit reads
-//! one bucket and one entry; a heavy flow's hit reads its record once in many (traffic.rs).
+//! `entries`, `colds`, `timers` and `v6` are parallel arrays, numbered by [`FlowIndex`]. A hit
+//! reads one bucket and one entry; a heavy flow's hit reads its record once in many (traffic.rs).
 //!
 //! # Full
 //! Expired entries, then untracked flows, tombstones, unanswered flows and unfinished handshakes
@@ -55,6 +55,7 @@ mod challenge;
 mod config;
 mod entry;
 mod flow;
+mod fragments;
 mod give_way;
 mod index;
 mod key;
@@ -62,6 +63,7 @@ mod life;
 mod numbers;
 #[cfg(test)]
 pub(crate) mod oracle;
+mod related;
 mod shard;
 mod share;
 mod sides;
@@ -74,8 +76,10 @@ mod traffic;
 
 pub use config::{PerInterface, ShardConfig, TIMEOUT_MAX, TcpPickup, Timeouts};
 pub use flow::{
-    Admission, Evicted, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, NewFlow,
-    OpenError, ShardMemory, ShardStats, Track, Traffic,
+    Admission, Evicted, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView,
+    FragmentedFlow, NewFlow, OpenError, ShardMemory, ShardStats, Track, Traffic,
 };
+pub use fragments::{FRAGMENT_SWEEP_TURNS, FragmentFate, Fragments, Release, Ticket, WAITING_MAX};
+pub use related::RELATED_PER_SECOND;
 pub use shard::Shard;
 pub use timer::{EXPIRE_PER_TURN_MAX, SCAN_PER_TURN_MAX};

@@ -4,11 +4,13 @@ use super::challenge::Challenges;
 use super::config::{PerInterface, ShardConfig, TIMEOUT_MAX, TcpPickup};
 use super::entry::Entry;
 use super::flow::{
-    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, ShardMemory,
-    ShardStats, Track,
+    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, FragmentedFlow,
+    ShardMemory, ShardStats, Track,
 };
+use super::fragments::{FragmentFate, Fragments, Release, Ticket};
 use super::give_way::GiveWay;
 use super::numbers::{Narrow, Numbers};
+use super::related::RelatedBudget;
 use super::share::Shares;
 use super::sides::{Mark, Side};
 use super::table::Table;
@@ -17,7 +19,7 @@ use super::timer::{Beat, Timers};
 use super::traffic::{FLOWS_MAX, Records};
 use crate::clock::Tick;
 use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
-use crate::types::{Generation, InterfaceSlot, RuleSlot, protocol};
+use crate::types::{Generation, InterfaceSlot, LinkId, RuleSlot, protocol};
 
 /// A fixed-memory connection table that one worker owns. See the module for the layout.
 #[derive(Debug)]
@@ -39,6 +41,9 @@ pub struct Shard {
     /// When `open` last swept because the table was full.
     pub(super) reclaimed: Option<Beat>,
     pub(super) counts: ShardStats,
+    /// Datagrams in pieces that have their home here.
+    pub(super) datagrams: Fragments,
+    related: RelatedBudget,
 }
 
 impl Shard {
@@ -61,6 +66,8 @@ impl Shard {
             is_tcp_strict: config.tcp_strict,
             reclaimed: None,
             counts: ShardStats::default(),
+            datagrams: Fragments::new(config.timeouts.fragment, config.seed),
+            related: RelatedBudget::new(now),
         }
     }
 
@@ -232,6 +239,31 @@ impl Shard {
         limit: Option<PerInterface>,
     ) -> bool {
         self.shares.set_own(interface.0, limit)
+    }
+
+    /// Places a fragment whose home is here.
+    #[cold]
+    #[inline(never)]
+    pub fn admit_fragment(&mut self, link: LinkId, packet: &IpPacket, now: Tick) -> FragmentFate {
+        let is_first = matches!(packet.fragment, Fragment::First { .. });
+        let flow = is_first.then(|| FragmentedFlow {
+            key: FlowKey::of(link, packet),
+            protocol: packet.protocol,
+            transport: packet.transport,
+            admission: self.admission(packet),
+        });
+        self.datagrams.admit(link, packet, flow, now)
+    }
+
+    /// The next fragment that need not wait any longer; its ticket is free again.
+    #[inline]
+    pub fn pop_released(&mut self) -> Option<(Ticket, Release)> {
+        self.datagrams.pop_released()
+    }
+
+    /// Takes one related ICMP error from the worker's budget; `false` where it is spent.
+    pub fn spend_related(&mut self, now: Tick) -> bool {
+        self.related.spend(now)
     }
 
     /// Shows live flows, tombstones included, in at most `slots_max` slots from `cursor` on (0 to

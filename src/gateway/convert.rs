@@ -4,7 +4,8 @@ use crate::af_xdp::{self, LinkOptions};
 use crate::config::{self, Config};
 use crate::conntrack::{PerInterface, ShardConfig, TcpPickup, Timeouts};
 use crate::pipeline::{
-    ExemptPort, ExemptRules, LinkRules, PipelineConfig, PortProtocol, Unregistered,
+    ExemptPort, ExemptRules, IcmpErrors, LinkRules, OnRuleRemoved, PipelineConfig, PortProtocol,
+    Unregistered,
 };
 use crate::worker::IdlePolicy;
 
@@ -25,6 +26,14 @@ pub fn pipeline_config(config: &Config) -> PipelineConfig {
         port: exempt.port,
     });
     PipelineConfig {
+        icmp_errors: match config.conntrack.icmp_errors {
+            config::IcmpErrors::Related => IcmpErrors::Related,
+            config::IcmpErrors::Rules => IcmpErrors::Rules,
+        },
+        on_rule_removed: match config.conntrack.on_rule_removed {
+            config::OnRuleRemoved::Keep => OnRuleRemoved::Keep,
+            config::OnRuleRemoved::Revalidate => OnRuleRemoved::Revalidate,
+        },
         links: links.collect(),
         exempt: ExemptRules::new(
             config.exempt.addresses.clone(),

@@ -142,6 +142,40 @@ impl FlowKey {
         ))
     }
 
+    /// A key for the fragments of one datagram, to be hashed only. It is no flow's: the directions
+    /// stay apart, since each side counts its own ids.
+    #[must_use]
+    pub fn of_datagram(
+        link: LinkId,
+        vlan: VlanTags,
+        addresses: Addresses,
+        protocol: u8,
+        id: u32,
+    ) -> Self {
+        let (family, low, high) = match addresses {
+            Addresses::V4 {
+                source,
+                destination,
+            } => (Family::V4, u128::from(source), u128::from(destination)),
+            Addresses::V6 {
+                source,
+                destination,
+            } => (Family::V6, source, destination),
+        };
+        let [a, b, c, d] = id.to_be_bytes();
+        Self {
+            family,
+            kind: KeyKind::Symmetric,
+            protocol,
+            link,
+            vlan,
+            low,
+            high,
+            low_port: u16::from_be_bytes([a, b]),
+            high_port: u16::from_be_bytes([c, d]),
+        }
+    }
+
     /// Address and port of one end.
     #[must_use]
     pub fn end(&self, end: End) -> (Address, u16) {

@@ -214,6 +214,8 @@ pub enum Fragment {
     First {
         /// Identification.
         id: u32,
+        /// Bytes of the fragmented part in it.
+        len: u16,
     },
     /// Offset over 0.
     Later {
@@ -221,6 +223,8 @@ pub enum Fragment {
         id: u32,
         /// Offset in bytes.
         offset: u16,
+        /// Bytes of the fragmented part in it.
+        len: u16,
         /// More fragments follow.
         more: bool,
     },

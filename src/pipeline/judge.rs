@@ -1,7 +1,7 @@
 //! The verdict for one packet: hit or miss, the interface, the rules, the new entry.
 
-use super::batch::{Arrival, Outcome};
 use super::exempt::{ExemptRules, Exemption};
+use super::outcome::{Arrival, Outcome};
 use crate::clock::Tick;
 use crate::conntrack::{
     Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, OpenError, Shard, Track,
@@ -29,9 +29,33 @@ pub struct LinkRules {
     pub unregistered: Unregistered,
 }
 
+/// What ICMP errors about a connection become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IcmpErrors {
+    /// They pass with the connection that they quote.
+    #[default]
+    Related,
+    /// The rules are asked, as of any packet.
+    Rules,
+}
+
+/// What becomes of a tracked connection when the rule that admitted it goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRuleRemoved {
+    /// It lives on, as in AWS.
+    #[default]
+    Keep,
+    /// At its next packet it is judged again as it was opened.
+    Revalidate,
+}
+
 /// What the configuration says to the pipeline.
 #[derive(Clone, Debug, Default)]
 pub struct PipelineConfig {
+    /// `icmp_errors`.
+    pub icmp_errors: IcmpErrors,
+    /// `on_rule_removed`.
+    pub on_rule_removed: OnRuleRemoved,
     /// By [`LinkId`].
     pub links: Vec<LinkRules>,
     /// `[exempt]`.
@@ -74,8 +98,8 @@ pub fn question_of(packet: &IpPacket, direction: Direction) -> Question {
 
 /// What the rules say, and for which flow: a reply of an untracked flow is judged as its opener.
 #[derive(Clone, Copy, Debug)]
-struct Ruling {
-    class: FlowClass,
+pub(super) struct Ruling {
+    pub(super) class: FlowClass,
     rule: Option<RuleSlot>,
     /// Direction of the flow's opener at the interface.
     direction: Direction,
@@ -110,37 +134,52 @@ impl Judge<'_> {
         from: End,
         hash: FlowHash,
     ) -> Outcome {
-        let Some(index) = self.shard.find(key, hash, self.now) else {
-            return self.miss(packet, arrival, key, from, hash);
-        };
-        let head = self.shard.head(index);
-        let inside_end = inside_end(&head);
-        // First of all: in a new policy the ends may have changed sides.
-        if !self.is_current(&head) && !self.refresh(index, &head, key, inside_end) {
-            self.shard.end(index);
-            return self.miss(packet, arrival, key, from, hash);
+        match self.find(key, hash) {
+            Some(index) => self.hit(index, packet, packet, arrival, from),
+            None => self.miss(packet, arrival, key, from, hash),
         }
-        if (from == inside_end) != (arrival.side == PortSide::Inside) {
+    }
+
+    /// The entry of a flow, held against the policy in force; one that does not stand is ended.
+    #[inline]
+    pub(super) fn find(&mut self, key: &FlowKey, hash: FlowHash) -> Option<FlowIndex> {
+        let index = self.shard.find(key, hash, self.now)?;
+        let head = self.shard.head(index);
+        if !self.is_current(&head) && !self.refresh(index, &head, key, inside_end(&head)) {
+            self.shard.end(index);
+            return None;
+        }
+        Some(index)
+    }
+
+    /// A packet of a flow that has an entry. The table is told of `tracked`: the packet itself,
+    /// or what it is allowed to see of it.
+    #[inline]
+    pub(super) fn hit(
+        &mut self,
+        index: FlowIndex,
+        packet: &IpPacket,
+        tracked: &IpPacket,
+        arrival: Arrival,
+        from: End,
+    ) -> Outcome {
+        let head = self.shard.head(index);
+        if (from == inside_end(&head)) != (arrival.side == PortSide::Inside) {
             // The right numbers on the wrong port. Of a flow with an entry one end is registered
             // here and the other is not, so this is spoofed or unregistered.
             return self.stateless(packet, arrival);
         }
-        match self
-            .shard
-            .track(index, packet, from, arrival.original_len, self.now)
-        {
-            Track::Pass => {
-                let head = self.shard.head(index);
-                let reason = match head.class {
-                    FlowClass::Tracked => PassReason::Tracked,
-                    FlowClass::Untracked => PassReason::Untracked,
-                    FlowClass::Unenforced => PassReason::Unenforced,
-                };
-                hit_outcome(&head, arrival, Verdict::Pass(reason))
-            }
-            Track::Invalid => hit_outcome(&head, arrival, Verdict::Drop(DropReason::Invalid)),
-            Track::Reopen => self.reopen(index, packet, arrival, from),
-        }
+        let length = arrival.original_len;
+        let verdict = match self.shard.track(index, tracked, from, length, self.now) {
+            Track::Pass => Verdict::Pass(match head.class {
+                FlowClass::Tracked => PassReason::Tracked,
+                FlowClass::Untracked => PassReason::Untracked,
+                FlowClass::Unenforced => PassReason::Unenforced,
+            }),
+            Track::Invalid => Verdict::Drop(DropReason::Invalid),
+            Track::Reopen => return self.reopen(index, packet, arrival, from),
+        };
+        Outcome::of_flow(verdict, arrival.side, index)
     }
 
     /// A packet that no entry is asked about: it is judged by the rules and opens none.
@@ -183,7 +222,7 @@ impl Judge<'_> {
 
     #[cold]
     #[inline(never)]
-    fn miss(
+    pub(super) fn miss(
         &mut self,
         packet: &IpPacket,
         arrival: Arrival,
@@ -282,7 +321,7 @@ impl Judge<'_> {
     }
 
     /// The interface that is judged (contract, "Direction"), or the verdict where there is none.
-    fn interface(
+    pub(super) fn interface(
         &self,
         packet: &IpPacket,
         arrival: Arrival,
@@ -309,7 +348,7 @@ impl Judge<'_> {
     }
 
     /// What the rules say of a packet that no entry vouches for.
-    fn rule(
+    pub(super) fn rule(
         &self,
         interface: InterfaceRef,
         direction: Direction,
@@ -384,9 +423,10 @@ impl Judge<'_> {
     /// Holds an entry of an older generation against this one; `false` ends it.
     ///
     /// One end has to be the same interface's still, and the other nobody's on this link. A
-    /// tracked flow then lives on. An untracked one has to be untracked by now too. An unenforced
-    /// one becomes what the rules make of its opener by now: policies are tried in audit mode, and
-    /// the connections of that time are not cut when it ends.
+    /// tracked flow then lives on, or is judged again as it was opened (`revalidate`). An untracked
+    /// one has to be untracked by now too. An unenforced one becomes what the rules make of its
+    /// opener by now: policies are tried in audit mode, and the connections of that time are not
+    /// cut when it ends.
     #[cold]
     #[inline(never)]
     fn refresh(
@@ -411,16 +451,19 @@ impl Judge<'_> {
             let question = opener_question(key, head);
             self.snapshot.decide(interface, head.direction, &question)
         };
+        let keeps = self.config.on_rule_removed == OnRuleRemoved::Keep;
         let (class, rule) = match head.class {
-            FlowClass::Tracked => (FlowClass::Tracked, head.rule),
+            FlowClass::Tracked if keeps => (FlowClass::Tracked, head.rule),
             was => match (was, decide()) {
                 (_, Decision::Allow { rule, untracked }) if untracked => {
                     (FlowClass::Untracked, Some(rule))
                 }
-                (FlowClass::Unenforced, Decision::Allow { rule, .. }) => {
+                (FlowClass::Tracked | FlowClass::Unenforced, Decision::Allow { rule, .. }) => {
                     (FlowClass::Tracked, Some(rule))
                 }
-                (FlowClass::Unenforced, Decision::Unenforced) => (FlowClass::Unenforced, None),
+                (FlowClass::Tracked | FlowClass::Unenforced, Decision::Unenforced) => {
+                    (FlowClass::Unenforced, None)
+                }
                 _ => return false,
             },
         };
@@ -440,22 +483,29 @@ impl Judge<'_> {
         })
     }
 
-    fn outcome(&self, interface: InterfaceRef, direction: Direction, ruling: Ruling) -> Outcome {
-        Outcome {
-            verdict: Verdict::Pass(ruling.reason()),
-            interface: self.snapshot.slot(interface),
-            direction: Some(direction),
-            rule: ruling.rule,
-        }
+    pub(super) fn outcome(
+        &self,
+        interface: InterfaceRef,
+        direction: Direction,
+        ruling: Ruling,
+    ) -> Outcome {
+        let verdict = Verdict::Pass(ruling.reason());
+        Outcome::of_interface(
+            verdict,
+            self.snapshot.slot(interface),
+            direction,
+            ruling.rule,
+        )
     }
 
-    fn denied(&self, interface: InterfaceRef, direction: Direction, reason: DropReason) -> Outcome {
-        Outcome {
-            verdict: Verdict::Drop(reason),
-            interface: self.snapshot.slot(interface),
-            direction: Some(direction),
-            rule: None,
-        }
+    pub(super) fn denied(
+        &self,
+        interface: InterfaceRef,
+        direction: Direction,
+        reason: DropReason,
+    ) -> Outcome {
+        let verdict = Verdict::Drop(reason);
+        Outcome::of_interface(verdict, self.snapshot.slot(interface), direction, None)
     }
 }
 
@@ -467,27 +517,10 @@ fn generation_low(snapshot: &Snapshot) -> u32 {
     snapshot.generation().0 as u32
 }
 
-fn inside_end(head: &FlowHead) -> End {
+pub(super) fn inside_end(head: &FlowHead) -> End {
     match head.direction {
         Direction::Egress => head.opener,
         Direction::Ingress => head.opener.opposite(),
-    }
-}
-
-fn hit_outcome(head: &FlowHead, arrival: Arrival, verdict: Verdict) -> Outcome {
-    let direction = match arrival.side {
-        PortSide::Inside => Direction::Egress,
-        PortSide::Outside => Direction::Ingress,
-    };
-    let rule = match verdict {
-        Verdict::Pass(_) => head.rule,
-        Verdict::Drop(_) => None,
-    };
-    Outcome {
-        verdict,
-        interface: Some(head.interface),
-        direction: Some(direction),
-        rule,
     }
 }
 

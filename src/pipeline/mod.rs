@@ -23,12 +23,15 @@
 
 mod batch;
 mod exempt;
+mod follow;
 mod judge;
+mod outcome;
 mod steer;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Arrival, BATCH_MAX, Batch, Fate, Outcome};
+pub use batch::{BATCH_MAX, Batch, Origin, Place};
 pub use exempt::{ExemptPort, ExemptRules, PortProtocol};
-pub use judge::{LinkRules, PipelineConfig, Unregistered, question_of};
+pub use judge::{IcmpErrors, LinkRules, OnRuleRemoved, PipelineConfig, Unregistered, question_of};
+pub use outcome::{Arrival, Fate, Outcome, PieceIndex, Resolved};
 pub use steer::Steering;

@@ -1,6 +1,7 @@
 //! The whole decision, packet by packet, on policies as users write them.
 
 mod attacks;
+mod follow;
 mod oracle;
 mod random;
 
@@ -50,6 +51,8 @@ impl World {
             snapshot,
             shard: Shard::new(&shard, Tick(0)),
             config: PipelineConfig {
+                icmp_errors: IcmpErrors::Related,
+                on_rule_removed: OnRuleRemoved::Keep,
                 links: vec![LinkRules::default()],
                 exempt: ExemptRules::default(),
             },
@@ -63,7 +66,7 @@ impl World {
         self.snapshot = compile(&mut self.compiler, policy, generation);
     }
 
-    fn send(&mut self, side: PortSide, frame: &FrameBuilder) -> Outcome {
+    fn send(&mut self, side: PortSide, frame: &FrameBuilder) -> Resolved {
         let bytes = frame.build();
         let original_len = u32::try_from(bytes.len()).unwrap();
         let arrival = Arrival {
@@ -73,11 +76,16 @@ impl World {
         };
         self.shard.expire(self.now);
         self.batch.clear();
-        self.batch.push(&bytes, arrival, &self.config, None);
+        let place = Place {
+            config: &self.config,
+            steering: None,
+        };
+        self.batch.push(&bytes, arrival, &place, Origin::Queue);
         self.batch
-            .run(&self.config, &mut self.shard, &self.snapshot, self.now);
+            .run(&place, &mut self.shard, &self.snapshot, self.now);
         match self.batch.fates().next() {
-            Some(Fate::Judged(outcome)) => outcome,
+            Some(Fate::Judged(outcome)) => outcome.resolve(&self.shard),
+            Some(Fate::Hold(_)) => Resolved::FRAGMENT,
             other => panic!("one worker judges everything: {other:?}"),
         }
     }
@@ -508,12 +516,11 @@ fn both_directions_of_a_flow_have_one_owner_and_flows_spread_over_all() {
             };
             batch.clear();
             // Worker 99 owns nothing, so that every packet says whose it is.
-            batch.push(
-                &bytes,
-                arrival,
-                &world.config,
-                Some((&steering, WorkerId(99))),
-            );
+            let place = Place {
+                config: &world.config,
+                steering: Some((&steering, WorkerId(99))),
+            };
+            batch.push(&bytes, arrival, &place, Origin::Queue);
             match batch.fates().next() {
                 Some(Fate::HandOver(owner)) => owners.push(owner),
                 other => panic!("{other:?}"),

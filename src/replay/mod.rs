@@ -1,15 +1,16 @@
 //! A capture through the real pipeline: one worker, one shard, the capture's own clock.
 #![deny(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Tick;
-use crate::conntrack::Shard;
+use crate::conntrack::{FRAGMENT_SWEEP_TURNS, Release, Shard, WAITING_MAX};
 use crate::packet::{Parsed, parse};
-use crate::pipeline::{Arrival, Batch, Fate, Outcome, PipelineConfig};
+use crate::pipeline::{Arrival, Batch, Fate, Origin, PipelineConfig, Place, Resolved};
 use crate::port::CapturedFrame;
 use crate::snapshot::Snapshot;
-use crate::types::{DropReason, LinkId, PortSide, Verdict};
+use crate::types::{LinkId, PortSide};
 
 /// Names of a link's two devices; a pcapng file's interfaces may be called so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub struct LinkDevices {
 /// A gateway whose wires are a capture.
 #[derive(Debug)]
 pub struct Replay<'a> {
-    config: &'a PipelineConfig,
+    place: Place<'a>,
     snapshot: &'a Snapshot,
     shard: Shard,
     devices: &'a [LinkDevices],
@@ -30,6 +31,20 @@ pub struct Replay<'a> {
     /// Time of the first frame.
     origin: Option<Duration>,
     now: Tick,
+    /// Frames whose answer is out or whose turn to answer has not come, in capture order.
+    line: VecDeque<Entry>,
+    /// How many frames have left the line.
+    answered: u64,
+    /// Which frame waits under each ticket, counted from the capture's first.
+    waiting: Vec<Option<u64>>,
+}
+
+/// A frame in the line.
+#[derive(Debug)]
+struct Entry {
+    frame: CapturedFrame,
+    arrival: Arrival,
+    answer: Option<Resolved>,
 }
 
 impl<'a> Replay<'a> {
@@ -44,7 +59,10 @@ impl<'a> Replay<'a> {
     ) -> Self {
         let links = config.links.len().max(1);
         Self {
-            config,
+            place: Place {
+                config,
+                steering: None,
+            },
             snapshot,
             shard,
             devices,
@@ -52,11 +70,19 @@ impl<'a> Replay<'a> {
             batch: Batch::default(),
             origin: None,
             now: Tick(0),
+            line: VecDeque::new(),
+            answered: 0,
+            waiting: vec![None; WAITING_MAX],
         }
     }
 
-    /// Judges the next frame of the capture.
-    pub fn judge(&mut self, frame: &CapturedFrame) -> Outcome {
+    /// Judges the next frame of the capture, and gives `answer` those whose verdict is out, in
+    /// capture order: a fragment that waits for its first one holds those behind it back.
+    pub fn judge(
+        &mut self,
+        frame: CapturedFrame,
+        answer: &mut impl FnMut(&CapturedFrame, &Resolved),
+    ) {
         // From the first frame on, since ticks are too short for every date. A clock that goes back
         // stands still (contract, `replay`).
         let since = frame
@@ -65,25 +91,88 @@ impl<'a> Replay<'a> {
         let time = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         self.now = self.now.max(Tick(time));
         let original_len = u32::try_from(frame.original_len).unwrap_or(u32::MAX);
-        let (link, side) = self.arrival(frame);
+        let (link, side) = self.arrival(&frame);
         let arrival = Arrival {
             link,
             side,
             original_len,
         };
-        self.shard.expire(self.now);
+        // What waited too long by now ends before this frame is looked at.
+        self.expire();
+        let index = self.answered + self.line.len() as u64;
+        self.line.push_back(Entry {
+            frame,
+            arrival,
+            answer: None,
+        });
+        self.ask(index);
+        self.release();
+        self.answer_ready(answer);
+    }
+
+    /// The capture is at its end: what waits for a first fragment waits in vain.
+    pub fn finish(&mut self, answer: &mut impl FnMut(&CapturedFrame, &Resolved)) {
+        for entry in &mut self.line {
+            entry.answer.get_or_insert(Resolved::FRAGMENT);
+        }
+        self.answer_ready(answer);
+    }
+
+    /// Lets the shard's timers catch up with the capture's clock, which leaps from frame to frame.
+    fn expire(&mut self) {
+        // Bound: as many turns as the sweep of fragments needs to come round.
+        for _ in 0..FRAGMENT_SWEEP_TURNS {
+            self.shard.expire(self.now);
+        }
+        self.release();
+    }
+
+    fn ask(&mut self, index: u64) {
+        let Some(entry) = entry_of(&mut self.line, self.answered, index) else {
+            return;
+        };
         self.batch.clear();
-        self.batch.push(&frame.bytes, arrival, self.config, None);
+        let (bytes, arrival) = (&entry.frame.bytes, entry.arrival);
+        self.batch.push(bytes, arrival, &self.place, Origin::Queue);
         self.batch
-            .run(self.config, &mut self.shard, self.snapshot, self.now);
+            .run(&self.place, &mut self.shard, self.snapshot, self.now);
         match self.batch.fates().next() {
-            Some(Fate::Judged(outcome)) => outcome,
-            Some(Fate::HandOver(_)) | None => Outcome {
-                verdict: Verdict::Drop(DropReason::HandoverFull),
-                interface: None,
-                direction: None,
-                rule: None,
-            },
+            Some(Fate::Judged(outcome)) => entry.answer = Some(outcome.resolve(&self.shard)),
+            Some(Fate::Hold(ticket)) => self.waiting[ticket.index()] = Some(index),
+            // One worker owns everything.
+            Some(Fate::HandOver(_) | Fate::HandOverPiece(..)) | None => {
+                entry.answer = Some(Resolved::FRAGMENT);
+            }
+        }
+    }
+
+    /// Asks again about those whose first fragment has come, and ends those whose time is over.
+    fn release(&mut self) {
+        while let Some((ticket, release)) = self.shard.pop_released() {
+            let Some(index) = self.waiting[ticket.index()].take() else {
+                continue;
+            };
+            match release {
+                Release::Retry => self.ask(index),
+                Release::Drop => {
+                    if let Some(entry) = entry_of(&mut self.line, self.answered, index) {
+                        entry.answer = Some(Resolved::FRAGMENT);
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer_ready(&mut self, answer: &mut impl FnMut(&CapturedFrame, &Resolved)) {
+        while let Some(Entry {
+            frame,
+            answer: Some(resolved),
+            ..
+        }) = self.line.front()
+        {
+            answer(frame, resolved);
+            self.line.pop_front();
+            self.answered += 1;
         }
     }
 
@@ -138,6 +227,10 @@ impl<'a> Replay<'a> {
     }
 }
 
+fn entry_of(line: &mut VecDeque<Entry>, answered: u64, index: u64) -> Option<&mut Entry> {
+    line.get_mut(usize::try_from(index.checked_sub(answered)?).ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,7 +239,7 @@ mod tests {
     use crate::document::Source;
     use crate::packet::build::{self, FrameBuilder};
     use crate::policy::{self, KnownLinks};
-    use crate::types::{Generation, PassReason};
+    use crate::types::{DropReason, Generation, PassReason, Verdict};
 
     const POLICY: &str = r#"
 [security_groups.web]
@@ -174,7 +267,8 @@ groups = ["web"]
             seed: [1, 2],
         };
         let mut replay = Replay::new(&config, &snapshot, Shard::new(&shard, Tick(0)), &[]);
-        let judge = |(index, (seconds, frame)): (u64, &(u64, FrameBuilder))| {
+        let mut verdicts = Vec::new();
+        for (index, (seconds, frame)) in (0..).zip(frames) {
             let bytes = frame.build();
             let frame = CapturedFrame {
                 index,
@@ -183,9 +277,10 @@ groups = ["web"]
                 bytes,
                 interface_name: None,
             };
-            replay.judge(&frame).verdict
-        };
-        (0..).zip(frames).map(judge).collect()
+            replay.judge(frame, &mut |_, resolved| verdicts.push(resolved.verdict));
+        }
+        replay.finish(&mut |_, resolved| verdicts.push(resolved.verdict));
+        verdicts
     }
 
     #[test]

@@ -2,11 +2,14 @@
 //! rings are bounded and taken at start.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crossbeam::queue::ArrayQueue;
 
 use super::commands::WorkerCommand;
 use super::doorbell::Doorbell;
+use super::lanes::Held;
+use crate::conntrack::FragmentedFlow;
 use crate::port::{ChunkAddr, Frame};
 use crate::sync::Arc;
 use crate::telemetry::WorkerCounters;
@@ -16,6 +19,8 @@ use crate::types::{LinkId, PortSide, WorkerId};
 /// receive rings that may hand over in one turn, and as much as a few hundred microseconds of
 /// one core's work.
 pub const INBOX_FRAMES: usize = 4096;
+/// Fragments that wait for one worker at most; more are dropped as `handover-full`.
+const INBOX_PIECES: usize = 512;
 /// Requests of the control side that wait for one worker at most.
 const COMMANDS_MAX: usize = 8;
 
@@ -38,10 +43,19 @@ pub(super) struct Handover {
     pub(super) errand: Errand,
 }
 
+/// A fragment under way from its home worker to the owner of its flow.
+#[derive(Debug)]
+pub(super) struct PieceHandover {
+    pub(super) held: Held,
+    pub(super) flow: FragmentedFlow,
+}
+
 /// Everything that others may give to one worker.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) frames: ArrayQueue<Handover>,
+    /// Apart from the others, which would else carry their size.
+    pub(super) pieces: ArrayQueue<PieceHandover>,
     pub(super) returns: ArrayQueue<(LinkId, ChunkAddr)>,
     pub(super) commands: ArrayQueue<WorkerCommand>,
     pub(super) doorbell: Doorbell,
@@ -64,6 +78,7 @@ impl Exchange {
         let inbox = |&chunks: &usize| {
             Ok(Inbox {
                 frames: ArrayQueue::new(inbox_frames),
+                pieces: ArrayQueue::new(INBOX_PIECES),
                 returns: ArrayQueue::new(chunks.max(1)),
                 commands: ArrayQueue::new(COMMANDS_MAX),
                 doorbell: Doorbell::new()?,
@@ -135,6 +150,18 @@ impl Exchange {
     pub fn is_sleeping(&self, worker: WorkerId) -> bool {
         self.inbox(worker)
             .is_some_and(|inbox| inbox.doorbell.is_sleeping())
+    }
+
+    /// What becomes readable when a worker that sleeps is woken; for what drives workers by hand.
+    #[must_use]
+    pub fn doorbell(&self, worker: WorkerId) -> Option<BorrowedFd<'_>> {
+        self.inbox(worker).map(|inbox| inbox.doorbell.as_fd())
+    }
+
+    /// Chunks on their way home to a worker, for tests that count them all.
+    #[must_use]
+    pub fn returning(&self, worker: WorkerId) -> usize {
+        self.inbox(worker).map_or(0, |inbox| inbox.returns.len())
     }
 
     /// How many workers there are.

@@ -1,7 +1,8 @@
 //! A worker's queues and the ways that frames and chunks take from them.
 
 use super::chunks::ChunkHomes;
-use super::exchange::{Errand, Exchange, Handover};
+use super::exchange::{Errand, Exchange, Handover, PieceHandover};
+use crate::conntrack::{FragmentedFlow, Ticket, WAITING_MAX};
 use crate::pipeline::BATCH_MAX;
 use crate::port::{ChunkAddr, Frame, Port};
 use crate::sync::Arc;
@@ -66,6 +67,8 @@ pub struct Lanes<P> {
     homecoming_max: usize,
     /// Workers to ring at the end of the turn.
     ring: Vec<bool>,
+    /// Fragments that wait for the first of their datagram, by ticket.
+    waiting: Vec<Option<Held>>,
     /// Workers that chunks were returned to in this turn.
     returned: Vec<bool>,
     pub(super) tally: Tally,
@@ -118,6 +121,7 @@ impl<P: Port> Lanes<P> {
             exchange,
             returned: ring.clone(),
             ring,
+            waiting: (0..WAITING_MAX).map(|_| None).collect(),
             tally: Tally::default(),
         }
     }
@@ -221,6 +225,87 @@ impl<P: Port> Lanes<P> {
         }
     }
 
+    /// Gives a fragment to the owner of its flow.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn hand_over_piece(&mut self, worker: WorkerId, held: Held, flow: FragmentedFlow) {
+        let exchange = Arc::clone(&self.exchange);
+        let Some(inbox) = exchange.inbox(worker) else {
+            return self.drop(held, DropReason::HandoverFull);
+        };
+        inbox.counters.add_waiting();
+        match inbox.pieces.push(PieceHandover { held, flow }) {
+            Ok(()) => {
+                self.tally.handed_over = self.tally.handed_over.wrapping_add(1);
+                if let Some(ring) = self.ring.get_mut(worker.index()) {
+                    *ring = true;
+                }
+            }
+            Err(PieceHandover { held, .. }) => {
+                inbox.counters.take_waiting(1);
+                self.drop(held, DropReason::HandoverFull);
+            }
+        }
+    }
+
+    /// Takes up to `limit` fragments whose flows are this worker's; returns how many.
+    pub(super) fn take_pieces(
+        &mut self,
+        limit: usize,
+        held: &mut Vec<Held>,
+        flows: &mut Vec<FragmentedFlow>,
+    ) -> usize {
+        let Some(inbox) = self.exchange.inbox(self.id) else {
+            return 0;
+        };
+        let mut taken = 0_usize;
+        while taken < limit {
+            let Some(piece) = inbox.pieces.pop() else {
+                break;
+            };
+            taken = taken.saturating_add(1);
+            held.push(piece.held);
+            flows.push(piece.flow);
+        }
+        if taken > 0 {
+            inbox.counters.take_waiting(taken as u64);
+        }
+        taken
+    }
+
+    /// Keeps a fragment until its ticket is released.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn hold(&mut self, ticket: Ticket, held: Held) {
+        if let Some(counters) = self.exchange.counters(self.id) {
+            counters.add_waiting();
+        }
+        let Some(place) = self.waiting.get_mut(ticket.index()) else {
+            return self.end_wait(held);
+        };
+        let former = place.replace(held);
+        debug_assert!(former.is_none(), "a ticket is given once");
+        if let Some(former) = former {
+            self.end_wait(former);
+        }
+    }
+
+    /// Takes back the fragment of a ticket.
+    pub(super) fn take_held(&mut self, ticket: Ticket) -> Option<Held> {
+        let held = self.waiting.get_mut(ticket.index())?.take()?;
+        if let Some(counters) = self.exchange.counters(self.id) {
+            counters.take_waiting(1);
+        }
+        Some(held)
+    }
+
+    fn end_wait(&mut self, held: Held) {
+        if let Some(counters) = self.exchange.counters(self.id) {
+            counters.take_waiting(1);
+        }
+        self.drop(held, DropReason::Fragment);
+    }
+
     /// Ends a frame here, counted.
     pub(super) fn drop(&mut self, held: Held, reason: DropReason) {
         self.tally.drop(reason);
@@ -296,7 +381,10 @@ impl<P: Port> Lanes<P> {
     /// Whether something waits that a sleeper would have to be woken for.
     pub(super) fn has_work(&mut self) -> bool {
         let waits = |inbox: &super::exchange::Inbox| {
-            !inbox.frames.is_empty() || !inbox.returns.is_empty() || !inbox.commands.is_empty()
+            !inbox.frames.is_empty()
+                || !inbox.pieces.is_empty()
+                || !inbox.returns.is_empty()
+                || !inbox.commands.is_empty()
         };
         self.exchange.inbox(self.id).is_some_and(waits)
             || self.queues.iter_mut().any(|queue| queue.port.has_work())

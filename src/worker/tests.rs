@@ -483,3 +483,71 @@ fn a_sleeper_is_rung_when_its_chunks_wait_for_it() {
     rig.settle();
     assert_eq!(rig.check_ledger(), (72, 0, 72));
 }
+
+#[test]
+fn fragments_meet_at_their_home_and_are_judged_by_their_flows_owner() {
+    let frames: Vec<Vec<u8>> = (0..40_u16)
+        .flat_map(|index| {
+            let query = build::v4("192.0.2.9", "10.0.0.1").udp(1000 + index, 53);
+            let mut pieces = query.payload_len(130).fragments(u32::from(index), 48);
+            // The first in the middle: of three, one waits whichever way they come.
+            pieces.swap(0, 1);
+            pieces
+        })
+        .collect();
+    let count = u32::try_from(frames.len()).unwrap();
+    assert_eq!(count, 120);
+    let lens: Vec<usize> = frames.iter().map(Vec::len).collect();
+    let shape = Shape {
+        workers: 2,
+        with_queues: 2,
+        chunks: count,
+        inbox_frames: 256,
+        transmit_max: 256,
+    };
+    let mut rig = rig(&shape, &frames);
+    for worker in 0..2 {
+        let queues = rig.workers[worker].lanes_mut().queues_mut();
+        let port = &mut queues[PortSide::Outside.index()].port;
+        while let Some(chunk) = port.fill.pop_front() {
+            let index = usize::try_from(chunk.0 / u64::from(CHUNK_SIZE)).unwrap();
+            let len = u32::try_from(lens[index]).unwrap();
+            port.incoming
+                .push_back(crate::port::Frame::new(chunk.0, len));
+        }
+    }
+    rig.settle();
+    let (received, sent, dropped) = rig.check_ledger();
+    assert_eq!((received, sent, dropped), (120, 120, 0));
+    let views = rig.views();
+    let flows: u64 = views.iter().map(|view| view.gauges.flows).sum();
+    assert_eq!(flows, 40, "one flow for each datagram");
+    assert!(views.iter().all(|view| view.tally.handed_over > 20));
+    assert!(views.iter().all(|view| view.in_flight == 0));
+}
+
+#[test]
+fn fragments_that_wait_are_in_flight_and_then_dropped() {
+    let later = build::v4("192.0.2.9", "10.0.0.1")
+        .udp(1000, 53)
+        .payload_len(130);
+    let frames = vec![later.fragments(1, 48).swap_remove(1)];
+    let shape = Shape {
+        workers: 1,
+        with_queues: 1,
+        chunks: 16,
+        inbox_frames: 16,
+        transmit_max: 16,
+    };
+    let mut rig = rig(&shape, &frames);
+    let len = u32::try_from(frames[0].len()).unwrap();
+    rig.arrive(0, 1, len);
+    rig.turn();
+    assert_eq!(rig.views()[0].in_flight, 1);
+    rig.now = Tick::from_seconds(100);
+    rig.settle();
+    rig.settle();
+    assert_eq!(rig.views()[0].in_flight, 0);
+    assert_eq!(rig.check_ledger(), (1, 0, 1));
+    assert_eq!(rig.dropped(DropReason::Fragment), 1);
+}

@@ -4,12 +4,13 @@ use super::exchange::Errand;
 use super::lanes::{Held, INBOX_BURSTS_PER_TURN_MAX, Lanes};
 use crate::clock::Tick;
 use crate::conntrack::Shard;
-use crate::pipeline::{Arrival, BATCH_MAX, Batch, Fate, PipelineConfig, Steering};
+use crate::conntrack::{FragmentedFlow, Release};
+use crate::pipeline::{Arrival, BATCH_MAX, Batch, Fate, Origin, PipelineConfig, Place, Steering};
 use crate::port::{FrameMemory, Port};
 use crate::snapshot::{Snapshot, SnapshotReader};
 use crate::sync::Arc;
 use crate::telemetry::Gauges;
-use crate::types::Verdict;
+use crate::types::{DropReason, Verdict};
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub struct Worker<P, M> {
     burst: usize,
     batch: Batch,
     held: Vec<Held>,
+    flows: Vec<FragmentedFlow>,
 }
 
 impl<P: Port, M: FrameMemory> Worker<P, M> {
@@ -67,6 +69,7 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
             burst: burst.clamp(1, BATCH_MAX),
             batch: Batch::default(),
             held: Vec::with_capacity(BATCH_MAX),
+            flows: Vec::with_capacity(BATCH_MAX),
         }
     }
 
@@ -78,24 +81,37 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
             batch: &mut self.batch,
             shard: &mut self.shard,
             snapshot,
-            config: &self.config,
-            steering: &self.steering,
+            place: Place {
+                config: &self.config,
+                steering: Some((&self.steering, self.lanes.id())),
+            },
             memories: &self.memories,
             now,
         };
         for index in 0..self.lanes.queues.len() {
             self.lanes.receive(index, self.burst, &mut self.held);
             handled = handled.saturating_add(self.held.len());
-            stages.burst(&mut self.lanes, &mut self.held, Origin::Queue);
+            stages.burst(&mut self.lanes, &mut self.held, |_| Origin::Queue);
         }
         for _ in 0..INBOX_BURSTS_PER_TURN_MAX {
             let taken = self.lanes.take_inbox(self.burst, &mut self.held);
-            stages.burst(&mut self.lanes, &mut self.held, Origin::Inbox);
+            stages.burst(&mut self.lanes, &mut self.held, |_| Origin::Steered);
             handled = handled.saturating_add(taken);
             if taken < self.burst {
                 break;
             }
         }
+        let flows = &mut self.flows;
+        handled = handled.saturating_add(self.lanes.take_pieces(self.burst, &mut self.held, flows));
+        stages.burst(&mut self.lanes, &mut self.held, |index| {
+            flows
+                .get(index)
+                .map_or(Origin::Steered, |flow| Origin::Piece(*flow))
+        });
+        flows.clear();
+        handled =
+            handled.saturating_add(stages.release(&mut self.lanes, &mut self.held, self.burst));
+        stages.burst(&mut self.lanes, &mut self.held, |_| Origin::Steered);
         self.lanes.finish_turn();
         self.shard.expire(now);
         handled
@@ -113,6 +129,30 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
         };
         command.execute(&mut self.shard, now);
         1
+    }
+
+    /// Goes to sleep unless there is work; whether it sleeps. From here on it counts as up to date
+    /// and whoever gives it work rings; [`Self::end_sleep`] comes before the next turn.
+    pub fn begin_sleep(&mut self) -> bool {
+        let exchange = Arc::clone(self.lanes.exchange());
+        let Some(inbox) = exchange.inbox(self.lanes.id()) else {
+            return false;
+        };
+        inbox.doorbell.raise();
+        if self.lanes.has_work() {
+            inbox.doorbell.lower();
+            return false;
+        }
+        self.reader.begin_sleep();
+        true
+    }
+
+    /// Is awake again.
+    pub fn end_sleep(&mut self) {
+        self.reader.end_sleep();
+        if let Some(inbox) = self.lanes.exchange().inbox(self.lanes.id()) {
+            inbox.doorbell.lower();
+        }
     }
 
     /// Publishes this worker's counts.
@@ -135,31 +175,28 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
     }
 }
 
-/// Where the frames of a burst come from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    Queue,
-    /// Steered here already: judged here whatever steering says.
-    Inbox,
-}
-
 struct Stages<'a, M> {
     batch: &'a mut Batch,
     shard: &'a mut Shard,
     snapshot: &'a Snapshot,
-    config: &'a PipelineConfig,
-    steering: &'a Steering,
+    place: Place<'a>,
     memories: &'a [Arc<M>],
     now: Tick,
 }
 
 impl<M: FrameMemory> Stages<'_, M> {
-    fn burst<P: Port>(&mut self, lanes: &mut Lanes<P>, held: &mut Vec<Held>, origin: Origin) {
+    /// Judges what is held and does what is to be done with it. `origin_of` says, by position,
+    /// where it comes from.
+    fn burst<P: Port>(
+        &mut self,
+        lanes: &mut Lanes<P>,
+        held: &mut Vec<Held>,
+        origin_of: impl Fn(usize) -> Origin,
+    ) {
         if held.is_empty() {
             return;
         }
         self.batch.clear();
-        let steering = (origin == Origin::Queue).then_some((self.steering, lanes.id()));
         for frame in held.iter() {
             if let Some(memory) = self.memories.get(frame.link.index())
                 && let Some(first) = memory.bytes(&frame.frame).first()
@@ -167,20 +204,19 @@ impl<M: FrameMemory> Stages<'_, M> {
                 crate::cpu::prefetch(first);
             }
         }
-        for Held { frame, link, side } in held.iter() {
-            let bytes = self
-                .memories
-                .get(link.index())
-                .map_or(&[][..], |m| m.bytes(frame));
+        for (index, Held { frame, link, side }) in held.iter().enumerate() {
+            let memory = self.memories.get(link.index());
+            let bytes = memory.map_or(&[][..], |memory| memory.bytes(frame));
             let arrival = Arrival {
                 link: *link,
                 side: *side,
                 original_len: frame.len(),
             };
-            self.batch.push(bytes, arrival, self.config, steering);
+            self.batch
+                .push(bytes, arrival, &self.place, origin_of(index));
         }
         self.batch
-            .run(self.config, self.shard, self.snapshot, self.now);
+            .run(&self.place, self.shard, self.snapshot, self.now);
         for (frame, fate) in held.drain(..).zip(self.batch.fates()) {
             match fate {
                 Fate::Judged(outcome) => match outcome.verdict {
@@ -191,7 +227,35 @@ impl<M: FrameMemory> Stages<'_, M> {
                     Verdict::Drop(reason) => lanes.drop(frame, reason),
                 },
                 Fate::HandOver(owner) => lanes.hand_over(owner, frame, Errand::Judge),
+                Fate::HandOverPiece(owner, piece) => match self.batch.piece(piece) {
+                    Some(flow) => lanes.hand_over_piece(owner, frame, *flow),
+                    None => lanes.drop(frame, DropReason::Fragment),
+                },
+                Fate::Hold(ticket) => lanes.hold(ticket, frame),
             }
         }
+    }
+
+    /// Takes up to `limit` fragments that waited and need not any longer: those to be asked about
+    /// again go to `held`. Returns how many it took.
+    fn release<P: Port>(
+        &mut self,
+        lanes: &mut Lanes<P>,
+        held: &mut Vec<Held>,
+        limit: usize,
+    ) -> usize {
+        let mut taken = 0_usize;
+        while taken < limit {
+            let Some((ticket, release)) = self.shard.pop_released() else {
+                break;
+            };
+            taken = taken.saturating_add(1);
+            match (lanes.take_held(ticket), release) {
+                (Some(frame), Release::Retry) => held.push(frame),
+                (Some(frame), Release::Drop) => lanes.drop(frame, DropReason::Fragment),
+                (None, _) => {}
+            }
+        }
+        taken
     }
 }

@@ -515,6 +515,7 @@ fn fragments_that_cannot_be_placed_are_dropped_and_counted() {
         },
         |lab| {
             let [far, own] = GHOSTS.map(address);
+            // Their first fragments never come: they wait for a second.
             let later = ipv4(far, own, 17, [0, 9, 0, 10], &[7; 64]);
             lab.expect_dropped("fragment", || assert!(!lab.crosses(Side::Outside, &later)));
             let [far6, own6] = FAMILIES[1].map(address);

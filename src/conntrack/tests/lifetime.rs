@@ -278,6 +278,7 @@ fn later_fragment_passes_with_its_flow_and_moves_nothing() {
     later.fragment = Fragment::Later {
         id: 1,
         offset: 8,
+        len: 8,
         more: false,
     };
     assert_eq!(shard.admission(&later), Admission::PassOnly);

@@ -157,9 +157,16 @@ pub(super) fn fragment_of(piece: Piece) -> Result<Fragment, Malformed> {
     if piece.len == 0 || !is_cut_evenly || is_in_header || !fits {
         return Err(Malformed::Fragment);
     }
+    // It fits, so its length does.
+    let len = u16::try_from(piece.len).unwrap_or(u16::MAX);
     Ok(if start == 0 {
-        Fragment::First { id }
+        Fragment::First { id, len }
     } else {
-        Fragment::Later { id, offset, more }
+        Fragment::Later {
+            id,
+            offset,
+            len,
+            more,
+        }
     })
 }

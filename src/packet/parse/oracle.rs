@@ -250,8 +250,16 @@ fn fragment(
         return Err(Malformed::Fragment);
     }
     Ok(match u16::try_from(offset).unwrap() {
-        0 => Fragment::First { id },
-        offset => Fragment::Later { id, offset, more },
+        0 => Fragment::First {
+            id,
+            len: u16::try_from(len).unwrap(),
+        },
+        offset => Fragment::Later {
+            id,
+            offset,
+            len: u16::try_from(len).unwrap(),
+            more,
+        },
     })
 }
 

@@ -49,10 +49,18 @@ pub fn parse_quoted(frame: &[u8], original_len: usize) -> Option<IpPacket> {
         addresses: header.addresses,
         protocol: header.protocol,
         hop_limit: header.hop_limit,
-        fragment: header.fragment,
+        fragment: without_len(header.fragment),
         transport: quoted_transport(&header)?,
     };
     (!is_icmp_error(&quoted)).then_some(quoted)
+}
+
+/// A quote is cut: how long the fragment was does not follow from it.
+fn without_len(fragment: Fragment) -> Fragment {
+    match fragment {
+        Fragment::First { id, .. } => Fragment::First { id, len: 0 },
+        other => other,
+    }
 }
 
 /// The IP payload of a frame that has been parsed.
@@ -84,6 +92,7 @@ fn quoted_v4(quote: Bytes<'_>) -> Option<IpHeader<'_>> {
         (0, 0) => Fragment::Whole,
         (0, _) => Fragment::First {
             id: u32::from(u16::from_be_bytes([fixed[4], fixed[5]])),
+            len: 0,
         },
         _ => return None,
     };

@@ -398,7 +398,7 @@ fn window_scale_is_read_as_receivers_read_it() {
 #[test]
 fn fragments_are_told_apart() {
     let first = v4().fragment(7, 0, true).udp(1, 2).payload_len(8);
-    assert_eq!(packet(&first).fragment, Fragment::First { id: 7 });
+    assert_eq!(packet(&first).fragment, Fragment::First { id: 7, len: 16 });
     assert!(matches!(packet(&first).transport, Transport::Udp { .. }));
     let later = v6()
         .fragment(0x0102_0304, 4000, true)
@@ -407,6 +407,7 @@ fn fragments_are_told_apart() {
     let expected = Fragment::Later {
         id: 0x0102_0304,
         offset: 4000,
+        len: 8,
         more: true,
     };
     assert_eq!(packet(&later).fragment, expected);

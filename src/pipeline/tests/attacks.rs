@@ -154,7 +154,7 @@ fn fragments_of_igmp_are_fragments() {
     let first = report.clone().fragment(1, 0, true);
     world.drops(Inside, &first, DropReason::NoRule);
     let later = report.fragment(1, 16, false);
-    world.drops(Inside, &later, DropReason::Fragment);
+    world.drops(Inside, &later, DropReason::NoRule);
 }
 
 #[test]

@@ -1,0 +1,135 @@
+//! The verdict for packets that follow another: fragments after their first, and ICMP errors after
+//! the packet that they quote.
+
+use super::judge::{Judge, inside_end};
+use super::outcome::{Arrival, Outcome};
+use crate::conntrack::{Admission, FlowClass, FragmentedFlow};
+use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
+use crate::types::{Direction, DropReason, PassReason, PortSide, Verdict};
+
+/// The packet that an ICMP error quotes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quote {
+    pub(super) packet: IpPacket,
+    pub(super) key: FlowKey,
+    /// Who sent it: whom the error is for.
+    pub(super) from: End,
+}
+
+impl Judge<'_> {
+    /// A fragment whose flow is known: judged like the first of its datagram, by the same flow or
+    /// the same question. It moves no TCP state: that would need bytes that are not in it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn piece(
+        &mut self,
+        packet: &IpPacket,
+        arrival: Arrival,
+        flow: &FragmentedFlow,
+    ) -> Outcome {
+        let packet = &IpPacket {
+            protocol: flow.protocol,
+            transport: flow.transport,
+            ..*packet
+        };
+        let Some((key, from)) = flow.key else {
+            return self.stateless(packet, arrival);
+        };
+        let hash = self.shard.hash(&key);
+        let is_first = matches!(packet.fragment, Fragment::First { .. });
+        match self.find(&key, hash) {
+            Some(index) => {
+                let is_tcp = matches!(packet.transport, Transport::Tcp(_));
+                let transport = if is_first && !is_tcp {
+                    packet.transport
+                } else {
+                    Transport::Other
+                };
+                let tracked = IpPacket {
+                    transport,
+                    ..*packet
+                };
+                self.hit(index, packet, &tracked, arrival, from)
+            }
+            None if is_first => self.miss(packet, arrival, &key, from, hash),
+            None => self.orphan(packet, arrival, from, flow.admission),
+        }
+    }
+
+    /// A later fragment of a flow that has no entry. If its first one passed without (`PassOnly`,
+    /// or rules that need none), so does it; if that one needed an entry, there was no room.
+    fn orphan(
+        &mut self,
+        packet: &IpPacket,
+        arrival: Arrival,
+        from: End,
+        admission: Admission,
+    ) -> Outcome {
+        let (interface, direction) = match self.interface(packet, arrival) {
+            Ok(found) => found,
+            Err(outcome) => return outcome,
+        };
+        let Some(ruling) = self.rule(interface, direction, packet, from) else {
+            return self.denied(interface, direction, DropReason::NoRule);
+        };
+        let needs_entry = ruling.class == FlowClass::Tracked;
+        match admission {
+            Admission::Open if needs_entry => {
+                self.denied(interface, direction, DropReason::Fragment)
+            }
+            Admission::Refuse if needs_entry => {
+                self.denied(interface, direction, DropReason::Invalid)
+            }
+            _ => self.outcome(interface, direction, ruling),
+        }
+    }
+
+    /// An ICMP error. It passes where the packet that it quotes is of a live connection (or would
+    /// pass untracked), it goes to who sent that packet, and the budget is kept; else the rules
+    /// are asked. It opens and refreshes nothing.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn error(&mut self, packet: &IpPacket, arrival: Arrival, quote: &Quote) -> Outcome {
+        let (interface, direction) = match self.interface(packet, arrival) {
+            Ok(found) => found,
+            Err(outcome) => return outcome,
+        };
+        let is_for_sender = packet.addresses.destination() == quote.packet.addresses.source();
+        if is_for_sender && self.relates(arrival, quote) && self.shard.spend_related(self.now) {
+            let verdict = Verdict::Pass(PassReason::Related);
+            let slot = self.snapshot.slot(interface);
+            return Outcome::of_interface(verdict, slot, direction, None);
+        }
+        self.stateless(packet, arrival)
+    }
+
+    /// Whether a quoted packet belongs to a live connection, seen from where the error came.
+    fn relates(&mut self, arrival: Arrival, quote: &Quote) -> bool {
+        let Quote { packet, key, from } = quote;
+        // What an error from outside quotes came from inside, and the other way round.
+        let was_from_inside = arrival.side == PortSide::Outside;
+        let hash = self.shard.hash(key);
+        if let Some(index) = self.find(key, hash) {
+            let head = self.shard.head(index);
+            if (*from == inside_end(&head)) != was_from_inside {
+                return false;
+            }
+            if !head.is_tombstone {
+                return true;
+            }
+            if head.class == FlowClass::Tracked {
+                return false;
+            }
+        }
+        let (inside, direction) = if was_from_inside {
+            (packet.addresses.source(), Direction::Egress)
+        } else {
+            (packet.addresses.destination(), Direction::Ingress)
+        };
+        let owner = self
+            .snapshot
+            .interface_of(arrival.link, packet.vlan, inside);
+        let ruling = owner.and_then(|owner| self.rule(owner, direction, packet, *from));
+        ruling.is_some_and(|ruling| ruling.class == FlowClass::Untracked)
+    }
+}

@@ -68,8 +68,9 @@ pub enum TcpPickup {
 /// refuses, so that single interfaces can have a limit of their own
 /// ([`super::Shard::limit_interface`]), is `max_flows: u32::MAX`.
 ///
-/// While flows are counted, a shard knows at most one interface for 64 flows of its size (1,024 at
-/// least, 131,072 at most, of which three quarters are used). A flow of one more is refused.
+/// While flows are counted, a shard knows one interface for 16 flows of its size (1,024 at least,
+/// 131,072 at most), for about two bytes a flow. Interfaces beyond those that have flows, or have
+/// opened some within the last second, open none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerInterface {
     /// Most flows at a time, whatever their state.

@@ -264,6 +264,13 @@ impl Entry {
         self.state.is_some() && now.is_before(self.deadline)
     }
 
+    /// Beats since the packet that moved its deadline last, given how long each state lasts.
+    pub(super) fn idle(&self, spans: &[u32; FlowState::COUNT], now: Beat) -> u32 {
+        let span = self.state.and_then(|state| spans.get(state as usize));
+        let left = self.deadline.wrapping_sub(now.low());
+        span.map_or(0, |span| span.saturating_sub(left))
+    }
+
     /// Why it may give way to a new flow, if it may.
     #[inline]
     pub(super) fn yields(&self) -> Option<Yields> {

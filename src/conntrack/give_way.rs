@@ -4,8 +4,14 @@
 //! established flows are in none. Each class is a bit set with summaries: a bit of a higher level
 //! says that a word of the level below has bits. So a flow enters and leaves its class, and the
 //! next victim after the last one is found, in at most [`LEVELS_MAX`] steps whatever the table
-//! holds. Victims are taken in a rotation: a flow that entered the freed slot is the last to be
-//! taken again, which leaves a new connection the longest time to become established.
+//! holds. Victims are taken in a rotation over all slots: a flow that entered the freed slot is the
+//! last to be taken again, which leaves a new connection the longest time to become established.
+//!
+//! A flow that has had no time to be answered is not yet an unanswered one: else, with the room
+//! full of half-open flows (a SYN flood that the server answers), each new SYN would take the place
+//! of the one before it, and none would ever be answered. So within [`ANSWER_BEATS`] of its packet
+//! such a flow gives way before the half-open ones only while it is of the larger class, and the
+//! two share the room.
 //!
 //! Lists through the entries would find victims as fast, but need eight bytes of an entry that
 //! has none to spare, and touch the lines of two neighbors for every change; four bit sets need
@@ -15,6 +21,9 @@ use super::flow::Evicted;
 
 /// Words of 64 bits over words of 64 bits: six levels number all of 32 bits.
 const LEVELS_MAX: usize = 6;
+
+/// Time for an answer, in beats of 17 ms: TCP's first retransmission comes after a second.
+pub(super) const ANSWER_BEATS: u32 = 60;
 
 /// Why a flow may be taken back before its time; in the order in which they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,17 +48,29 @@ impl Yields {
     ];
 }
 
+/// Whose place a new flow may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// That of a flow which needs no entry.
+    Spare,
+    /// That of any flow which gives way.
+    Any,
+}
+
 /// The flows that give way.
 #[derive(Debug)]
 pub(super) struct GiveWay {
     /// In the order of [`Yields`].
     classes: [BitSet; Yields::ALL.len()],
+    /// Where the next victim is looked for.
+    hand: u32,
 }
 
 impl GiveWay {
     pub(super) fn new(slots: u32) -> Self {
         Self {
             classes: std::array::from_fn(|_| BitSet::new(slots)),
+            hand: 0,
         }
     }
 
@@ -61,12 +82,29 @@ impl GiveWay {
         }
     }
 
-    /// The next flow to give way, of the first class that has any, up to and with `last`.
-    pub(super) fn next(&mut self, last: Yields) -> Option<(u32, Yields)> {
-        let classes = Yields::ALL.iter().zip(&mut self.classes);
-        classes
-            .take_while(|(class, _)| **class <= last)
-            .find_map(|(class, set)| Some((set.next()?, *class)))
+    /// The next flow to give way. `is_young` says whether one has had no time to be answered.
+    pub(super) fn next(
+        &mut self,
+        room: Room,
+        is_young: impl Fn(u32) -> bool,
+    ) -> Option<(u32, Yields)> {
+        let [untracked, tombstone, unanswered, half_open] = &self.classes;
+        let next = |set: &BitSet| set.next(self.hand);
+        let found = if let Some(slot) = next(untracked) {
+            (slot, Yields::Untracked)
+        } else if room == Room::Spare {
+            return None;
+        } else if let Some(slot) = next(tombstone) {
+            (slot, Yields::Tombstone)
+        } else if let Some(slot) = next(unanswered)
+            && (unanswered.count >= half_open.count || !is_young(slot))
+        {
+            (slot, Yields::Unanswered)
+        } else {
+            (next(half_open)?, Yields::HalfOpen)
+        };
+        self.hand = found.0.wrapping_add(1);
+        Some(found)
     }
 
     /// How many flows would give way.
@@ -109,8 +147,6 @@ struct BitSet {
     levels: Vec<Vec<u64>>,
     /// Bits that are set.
     count: u32,
-    /// Where the next victim is looked for.
-    hand: u32,
 }
 
 impl BitSet {
@@ -124,11 +160,7 @@ impl BitSet {
                 break;
             }
         }
-        Self {
-            levels,
-            count: 0,
-            hand: 0,
-        }
+        Self { levels, count: 0 }
     }
 
     fn insert(&mut self, bit: u32) {
@@ -167,11 +199,9 @@ impl BitSet {
         }
     }
 
-    /// The next bit in the rotation.
-    fn next(&mut self) -> Option<u32> {
-        let found = self.first_from(self.hand).or_else(|| self.first_from(0))?;
-        self.hand = found.wrapping_add(1);
-        Some(found)
+    /// The first bit at or after `from`, else the first of all.
+    fn next(&self, from: u32) -> Option<u32> {
+        self.first_from(from).or_else(|| self.first_from(0))
     }
 
     /// The first bit at or after `from`: up to the level where there is one, and down again.
@@ -247,14 +277,13 @@ mod tests {
                         plain.remove(&bit);
                     }
                     _ => {
-                        let after = plain.range(set.hand..).next();
-                        let expected = after.or(plain.first()).copied();
-                        assert_eq!(set.next(), expected);
+                        let after = plain.range(bit..).next();
+                        assert_eq!(set.next(bit), after.or(plain.first()).copied());
                     }
                 }
                 assert_eq!(set.count as usize, plain.len());
             }
-            while let Some(bit) = set.next() {
+            while let Some(bit) = set.next(bits / 2) {
                 assert!(plain.remove(&bit));
                 set.remove(bit);
             }
@@ -266,18 +295,36 @@ mod tests {
     #[test]
     fn classes_go_in_order_and_no_further_than_asked() {
         let mut sets = GiveWay::new(100);
-        for (slot, class) in Yields::ALL.iter().rev().enumerate() {
-            sets.move_to(u32::try_from(slot).unwrap(), None, Some(*class));
+        for (slot, class) in (0..).zip(Yields::ALL.iter().rev()) {
+            sets.move_to(slot, None, Some(*class));
         }
         assert_eq!(sets.count(), 4);
         for class in Yields::ALL {
-            let (slot, found) = sets.next(Yields::HalfOpen).unwrap();
+            let (slot, found) = sets.next(Room::Any, |_| true).unwrap();
             assert_eq!(found, class);
             if class > Yields::Untracked {
-                assert_eq!(sets.next(Yields::Untracked), None);
+                assert_eq!(sets.next(Room::Spare, |_| true), None);
             }
             sets.move_to(slot, Some(class), None);
         }
-        assert_eq!(sets.next(Yields::HalfOpen), None);
+        assert_eq!(sets.next(Room::Any, |_| true), None);
+    }
+
+    #[test]
+    fn young_flows_and_half_open_ones_share_the_room() {
+        let mut sets = GiveWay::new(100);
+        sets.move_to(50, None, Some(Yields::Unanswered));
+        sets.move_to(1, None, Some(Yields::HalfOpen));
+        assert_eq!(
+            sets.next(Room::Any, |_| true),
+            Some((50, Yields::Unanswered))
+        );
+        sets.move_to(2, None, Some(Yields::HalfOpen));
+        assert_eq!(sets.next(Room::Any, |_| true), Some((1, Yields::HalfOpen)));
+        assert_eq!(sets.next(Room::Any, |_| true), Some((2, Yields::HalfOpen)));
+        assert_eq!(
+            sets.next(Room::Any, |_| false),
+            Some((50, Yields::Unanswered))
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use super::entry::{Cold, Entry};
 use super::flow::{FlowClass, FlowHash, FlowIndex, FlowState, NewFlow, OpenError};
-use super::give_way::Yields;
+use super::give_way::{ANSWER_BEATS, Room, Yields};
 use super::key::PackedKey;
 use super::numbers::Narrow;
 use super::shard::Shard;
@@ -135,11 +135,16 @@ impl Shard {
         if self.reclaim(now) {
             return true;
         }
-        let last = match class {
-            FlowClass::Untracked => Yields::Untracked,
-            FlowClass::Tracked | FlowClass::Unenforced => Yields::HalfOpen,
+        let room = match class {
+            FlowClass::Untracked => Room::Spare,
+            FlowClass::Tracked | FlowClass::Unenforced => Room::Any,
         };
-        let Some((slot, yields)) = self.give_way.next(last) else {
+        let (table, spans) = (&self.table, &self.spans);
+        let is_young = |slot| {
+            let entry = table.entry(slot);
+            entry.is_some_and(|entry| entry.idle(spans, now) < ANSWER_BEATS)
+        };
+        let Some((slot, yields)) = self.give_way.next(room, is_young) else {
             return false;
         };
         let is_live = self.table.entry(slot).is_some_and(|e| e.is_live(now));

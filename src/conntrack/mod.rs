@@ -12,7 +12,8 @@
 //!            colds:   first sequence number, time of opening                     5
 //!            timers:  16-bit "look at it from then on"                           2
 //!            classes: who gives way to a new flow when the table is full       0.5
-//!            challenges, shares (if interfaces have limits)                    0.1 to 0.5
+//!            challenges                                                        0.1
+//!            shares:  if interfaces have limits                                 (2)
 //!            v6:      both addresses, memory untouched until an IPv6 flow uses it (32)
 //!            records: 64-bit counts, untouched until a flow is heavy             (32)
 //! ```

@@ -105,7 +105,7 @@ impl Oracle {
             .filter(|flow| rounded(now) < flow.deadline)
     }
 
-    fn timeout(&self, state: FlowState) -> u64 {
+    pub(super) fn timeout(&self, state: FlowState) -> u64 {
         let t = &self.config.timeouts;
         let timeout = match state {
             FlowState::SynSent => t.tcp_syn_sent,

@@ -35,7 +35,7 @@ pub struct Shard {
     /// Low half of the generation that a flow was judged by last, which is the newest.
     newest: u32,
     /// Timeouts in beats, by state.
-    spans: [u32; FlowState::COUNT],
+    pub(super) spans: [u32; FlowState::COUNT],
     tcp_pickup: TcpPickup,
     is_tcp_strict: bool,
     /// When `open` last swept because the table was full.

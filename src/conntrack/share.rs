@@ -9,12 +9,12 @@ use crate::clock::Tick;
 use crate::types::InterfaceSlot;
 
 /// Flows for each interface that can be counted.
-const FLOWS_PER_INTERFACE: u32 = 64;
+const FLOWS_PER_INTERFACE: u32 = 16;
 /// Interfaces that can be counted, at least and at most.
 const INTERFACES_MIN: u32 = 1 << 10;
 const INTERFACES_MAX: u32 = 1 << 17;
 
-/// Most cells that one look reads; at three quarters full, more than a handful is unheard of.
+/// Most cells that one look reads; half full, more than a handful is unheard of.
 const PROBES_MAX: usize = 256;
 
 /// Cells that a new interface looks through for one that can be forgotten.
@@ -68,7 +68,7 @@ impl Shares {
         let is_counting = limit != PerInterface::default();
         let interfaces = (max_flows / FLOWS_PER_INTERFACE).clamp(INTERFACES_MIN, INTERFACES_MAX);
         let cells = if is_counting {
-            interfaces.next_power_of_two() as usize
+            interfaces.next_power_of_two().saturating_mul(2) as usize
         } else {
             0
         };
@@ -77,7 +77,7 @@ impl Shares {
             own: Vec::with_capacity(if is_counting { OWN_LIMITS_MAX } else { 0 }),
             cells: vec![Share::FREE; cells],
             len: 0,
-            len_max: cells.saturating_sub(cells / 4),
+            len_max: cells / 2,
             hand: 0,
         }
     }

@@ -6,6 +6,8 @@
     reason = "numbers are cut on purpose, and a failure names its seed"
 )]
 
+mod attack;
+mod full;
 mod lifetime;
 mod occupancy;
 mod random;

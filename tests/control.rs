@@ -348,7 +348,7 @@ for port in range(2000, 5000):
         .map(|flow| flow["source_port"].as_u64().unwrap())
         .collect();
     assert_eq!(ports.len() as u64, counted(), "each once");
-    assert_eq!(flows(&["--limit", "1500", "--end"]).len(), 1500);
+    assert_eq!(flows(&["--all", "--limit", "1500", "--end"]).len(), 1500);
     let left = ports.len() as u64 - 1500;
     wait_for("the gauge follows", || counted() == left);
 }

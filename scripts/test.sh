@@ -54,6 +54,9 @@ integration_tests() {
   cargo test --locked "${names[@]}" -- --test-threads 1
 }
 
+# The models of tests/loom.rs again, with more preemptions than among the other tests: 7 s.
+loom() { LOOM_MAX_PREEMPTIONS=5 cargo test --locked --test loom; }
+
 benches() {
   local file names=()
   for file in bench/*.rs; do
@@ -88,6 +91,7 @@ stage "lints" cargo clippy --locked --all-targets --quiet -- -D warnings
 stage "documentation" documentation
 stage "unit tests" unit_tests
 stage "integration tests" integration_tests
+stage "loom" loom
 stage "release build" release_build
 stage "benches start" benches
 stage "on the wire" wire_tests

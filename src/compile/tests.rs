@@ -398,14 +398,14 @@ fn an_empty_snapshot_owns_and_allows_nothing() {
 }
 
 #[test]
-fn owners_anywhere_finds_every_link_and_vlan() {
+fn owners_anywhere_finds_every_link_and_vlan_and_the_longest_match_first() {
     let mut world = semantics::World::new();
     world.interface("i", &["10.0.0.0/24"], &["g"]);
     world.interface("v", &["10.0.0.9"], &["g"]);
     world.policy.interfaces[1].vlan = Some(5);
     let snapshot = world.compile();
     let found = |address| snapshot.owners_anywhere(semantics::address(address));
-    assert_eq!(found("10.0.0.9"), [InterfaceRef(0), InterfaceRef(1)]);
+    assert_eq!(found("10.0.0.9"), [InterfaceRef(1), InterfaceRef(0)]);
     assert_eq!(found("10.0.0.8"), [InterfaceRef(0)]);
     assert_eq!(found("10.0.1.8"), []);
 }

@@ -11,7 +11,7 @@ mod memory;
 
 pub use capture::{Capture, CaptureError, CaptureWriter, CapturedFrame};
 pub use fault::{FaultCounts, FaultPort, FaultRates};
-pub use memory::{MemoryFrames, MemoryPort};
+pub use memory::{FrameTape, MemoryFrames, MemoryPort};
 
 use crate::types::DropReason;
 

@@ -19,6 +19,9 @@
 //! control thread the pointer and the word), so at least one sees the other: either the control
 //! thread finds `WAKING` and keeps everything, or the worker finds the new pointer.
 //!
+//! tests/loom.rs runs this file, as it is, through every order of the threads' steps. (Its ordinary
+//! tests stand in tests.rs beside it, since that build has no use for them.)
+//!
 //! Rejected: reference counts (a contended write a burst, and a worker may run the last drop) and
 //! epochs of a library (the generation has to be reported anyway; it *is* the epoch).
 #![expect(
@@ -346,7 +349,3 @@ fn list(workers: &[WorkerId]) -> String {
     let numbers: Vec<_> = workers.iter().map(|worker| worker.0.to_string()).collect();
     numbers.join(", ")
 }
-
-#[cfg(test)]
-#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
-mod tests;

@@ -36,6 +36,8 @@ pub(crate) mod key_map;
 pub(crate) mod owners;
 pub(crate) mod program;
 pub(crate) mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
@@ -208,7 +210,8 @@ impl Snapshot {
         (0..).map(InterfaceRef).zip(&self.interfaces)
     }
 
-    /// The owners of an address on every link and in every VLAN; for the control side.
+    /// The owners of an address on every link and in every VLAN, the longest match first; for the
+    /// control side.
     #[must_use]
     pub fn owners_anywhere(&self, address: Address) -> Vec<InterfaceRef> {
         self.owners.find_anywhere(address)

@@ -1,5 +1,7 @@
 //! Which interface owns an address on a link: longest match, VLAN interfaces in their VLAN only.
 
+use std::cmp::Reverse;
+
 use super::InterfaceRef;
 use super::interval::IntervalMap;
 use crate::packet::{Address, VlanTags};
@@ -115,17 +117,21 @@ impl Owners {
             .interface()
     }
 
-    /// The owners of an address on every link and in every VLAN, each once.
+    /// The owners of an address on every link and in every VLAN, each once, longest match first.
     pub(crate) fn find_anywhere(&self, address: Address) -> Vec<InterfaceRef> {
-        let mut found: Vec<_> = self
+        let mut found: Vec<(Reverse<u32>, InterfaceRef)> = self
             .links
             .iter()
             .flat_map(|link| std::iter::once(&link.any_vlan).chain(&link.vlans))
-            .filter_map(|table| table.find(address).interface())
+            .filter_map(|table| {
+                let owner = table.find(address);
+                Some((Reverse(owner.rank()), owner.interface()?))
+            })
             .collect();
         found.sort_unstable();
+        // One that is found twice is one table's only, so it is found by the same prefix.
         found.dedup();
-        found
+        found.into_iter().map(|(_, interface)| interface).collect()
     }
 
     /// Bytes on the heap.

@@ -2,6 +2,7 @@
 //! rings are bounded and taken at start.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crossbeam::queue::ArrayQueue;
 
@@ -149,6 +150,18 @@ impl Exchange {
     pub fn is_sleeping(&self, worker: WorkerId) -> bool {
         self.inbox(worker)
             .is_some_and(|inbox| inbox.doorbell.is_sleeping())
+    }
+
+    /// What becomes readable when a worker that sleeps is woken; for what drives workers by hand.
+    #[must_use]
+    pub fn doorbell(&self, worker: WorkerId) -> Option<BorrowedFd<'_>> {
+        self.inbox(worker).map(|inbox| inbox.doorbell.as_fd())
+    }
+
+    /// Chunks on their way home to a worker, for tests that count them all.
+    #[must_use]
+    pub fn returning(&self, worker: WorkerId) -> usize {
+        self.inbox(worker).map_or(0, |inbox| inbox.returns.len())
     }
 
     /// How many workers there are.

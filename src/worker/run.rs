@@ -154,17 +154,13 @@ where
     P: Port + AsFd,
     M: FrameMemory,
 {
-    let exchange = Arc::clone(worker.lanes.exchange());
-    let Some(inbox) = exchange.inbox(worker.lanes.id()) else {
-        return clock.now();
-    };
-    inbox.doorbell.raise();
-    if !worker.lanes.has_work() && !stop.load(Ordering::Relaxed) {
-        worker.reader.begin_sleep();
-        wait(worker, inbox.doorbell.as_fd());
-        worker.reader.end_sleep();
+    if worker.begin_sleep() {
+        // Looked at after the flag is up: whoever sets `stop` rings after it.
+        if !stop.load(Ordering::Relaxed) {
+            wait(worker);
+        }
+        worker.end_sleep();
     }
-    inbox.doorbell.lower();
     clock.now()
 }
 
@@ -172,7 +168,10 @@ where
 /// past that are looked at when the sleep ends by itself.
 const POLL_FDS_MAX: usize = 129;
 
-fn wait<P: Port + AsFd, M>(worker: &Worker<P, M>, doorbell: std::os::fd::BorrowedFd<'_>) {
+fn wait<P: Port + AsFd, M>(worker: &Worker<P, M>) {
+    let Some(doorbell) = worker.lanes.exchange().doorbell(worker.lanes.id()) else {
+        return;
+    };
     let mut fds: [PollFd<'_>; POLL_FDS_MAX] =
         std::array::from_fn(|_| PollFd::from_borrowed_fd(doorbell, PollFlags::IN));
     let mut count = 1_usize;

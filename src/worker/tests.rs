@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::Tick;
 use crate::compile::Compiler;
-use crate::conntrack::{Shard, ShardConfig, TcpPickup, Timeouts};
+use crate::conntrack::{PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
 use crate::document::Source;
 use crate::packet::build;
 use crate::pipeline::{LinkRules, PipelineConfig, Steering};
@@ -121,6 +121,7 @@ fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
 fn shard(seed: u64) -> Shard {
     let config = ShardConfig {
         max_flows: 4096,
+        per_interface: PerInterface::default(),
         timeouts: Timeouts::default(),
         tcp_pickup: TcpPickup::Rules,
         tcp_strict: false,

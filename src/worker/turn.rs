@@ -131,6 +131,30 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
         1
     }
 
+    /// Goes to sleep unless there is work; whether it sleeps. From here on it counts as up to date
+    /// and whoever gives it work rings; [`Self::end_sleep`] comes before the next turn.
+    pub fn begin_sleep(&mut self) -> bool {
+        let exchange = Arc::clone(self.lanes.exchange());
+        let Some(inbox) = exchange.inbox(self.lanes.id()) else {
+            return false;
+        };
+        inbox.doorbell.raise();
+        if self.lanes.has_work() {
+            inbox.doorbell.lower();
+            return false;
+        }
+        self.reader.begin_sleep();
+        true
+    }
+
+    /// Is awake again.
+    pub fn end_sleep(&mut self) {
+        self.reader.end_sleep();
+        if let Some(inbox) = self.lanes.exchange().inbox(self.lanes.id()) {
+            inbox.doorbell.lower();
+        }
+    }
+
     /// Publishes this worker's counts.
     pub fn store_counters(&self) {
         let stats = self.shard.stats();

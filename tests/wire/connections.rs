@@ -466,7 +466,7 @@ fn data_outside_the_window_passes_unless_strict() {
 }
 
 #[test]
-fn a_full_table_refuses_new_flows_and_keeps_the_old() {
+fn a_table_full_of_answered_flows_refuses_new_ones_and_keeps_the_old() {
     let rules = r#"ingress = [{ protocol = "udp", from = ["10.7.0.0/24"] }]"#;
     let gateway = "[conntrack]\nmax_flows = 64\n";
     wire_test(
@@ -479,22 +479,32 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old() {
             let [far, own] = GHOSTS.map(address);
             let ask = |port: u16| udp((far, port), (own, 9), b"?");
             let answer = |port: u16| udp((own, 9), (far, port), b"!");
-            let frames: Vec<_> = (1000..1200)
-                .map(|port| lab.frame(Side::Outside, 0, &ask(port)))
-                .collect();
-            let passed = lab.cross(Side::Outside, &frames);
-            let kept: Vec<u16> = (1000..)
-                .zip(&passed)
-                .filter(|(_, p)| **p)
-                .map(|(at, _)| at)
-                .collect();
+            let mut kept = Vec::new();
+            for first in (1000..1200).step_by(8) {
+                let ports = first..first + 8;
+                let asks = ports
+                    .clone()
+                    .map(|port| lab.frame(Side::Outside, 0, &ask(port)));
+                let asks: Vec<_> = asks.collect();
+                lab.cross(Side::Outside, &asks);
+                let answers = ports
+                    .clone()
+                    .map(|port| lab.frame(Side::Inside, 0, &answer(port)));
+                let answers: Vec<_> = answers.collect();
+                let passed = lab.cross(Side::Inside, &answers);
+                kept.extend(ports.zip(passed).filter(|(_, p)| *p).map(|(port, _)| port));
+            }
             assert!(
                 (64..200).contains(&kept.len()),
-                "{} flows of max_flows = 64",
+                "{} answered flows of max_flows = 64",
                 kept.len()
             );
-            let refused = u64::try_from(200 - kept.len()).unwrap();
-            assert_eq!(lab.dropped("table-full"), refused, "{:?}", lab.reasons());
+            let before = lab.dropped("table-full");
+            let asks = (2000..2040).map(|port| lab.frame(Side::Outside, 0, &ask(port)));
+            let asks: Vec<_> = asks.collect();
+            assert!(lab.cross(Side::Outside, &asks).iter().all(|passed| !passed));
+            let refused = lab.dropped("table-full");
+            assert_eq!(refused - before, 40, "{:?}", lab.reasons());
             for port in [kept[0], kept[20], *kept.last().unwrap()] {
                 assert!(lab.crosses(Side::Inside, &answer(port)), "reply of {port}");
                 assert!(lab.crosses(Side::Outside, &ask(port)), "more of {port}");

@@ -1,9 +1,13 @@
-//! Publication, reading and retirement, with threads.
+//! The publication cell under real threads; tests/loom.rs has the orders that these never meet.
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
 use std::sync::atomic::AtomicUsize;
+use std::thread;
+use std::time::Duration;
 
 use super::*;
-use crate::sync::AtomicBool;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::types::WorkerId;
 
 const CANARY: u64 = 0x5afe_c0de_5afe_c0de;
 

@@ -1,0 +1,279 @@
+//! What arrives: talks, what the network makes of them, and what nobody asked for.
+
+use portcullis::packet::build::{self, FrameBuilder};
+use portcullis::packet::{Address, Fragment, IpPacket, Parsed, parse};
+use portcullis::types::PortSide;
+
+use crate::policies::{HOSTS, host};
+use crate::random::Random;
+use crate::talk::{Talk, address, stranger};
+
+/// Talks at a time.
+const TALKS: usize = 48;
+/// A message that was not answered is sent again after this.
+const AGAIN_NS: u64 = 200_000_000;
+const TRIES_MAX: u32 = 6;
+/// Frames under way at most.
+const UNDER_WAY_MAX: usize = 512;
+/// Old frames that may come again.
+const OLD_MAX: usize = 64;
+
+/// Whose frame it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A message of a talk, which is the so-many-th in its place.
+    Talk {
+        place: usize,
+        number: u64,
+        message: u32,
+    },
+    Noise,
+}
+
+/// A frame that has not arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Coming {
+    pub(crate) link: usize,
+    pub(crate) side: PortSide,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) origin: Origin,
+}
+
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    links: usize,
+    talks: Vec<(u64, Talk)>,
+    under_way: Vec<Coming>,
+    old: Vec<Coming>,
+    started: u64,
+    pub(crate) finished: u64,
+    pub(crate) given_up: u64,
+}
+
+impl Traffic {
+    pub(crate) fn new(random: &mut Random, links: usize) -> Self {
+        Self {
+            links,
+            talks: (0..TALKS as u64)
+                .map(|number| (number, Talk::new(random, links)))
+                .collect(),
+            under_way: Vec::new(),
+            old: Vec::new(),
+            started: TALKS as u64,
+            finished: 0,
+            given_up: 0,
+        }
+    }
+
+    /// Time passes: late messages are sent again, hopeless talks end, noise is made.
+    pub(crate) fn pass(&mut self, random: &mut Random, now_ns: u64) {
+        for place in 0..TALKS {
+            let (_, talk) = &mut self.talks[place];
+            if talk.again_ns > now_ns || !random.once_in(3) {
+                continue;
+            }
+            talk.tries += 1;
+            talk.again_ns = now_ns + AGAIN_NS;
+            if talk.tries > TRIES_MAX {
+                self.given_up += 1;
+                self.renew(random, place);
+            }
+            self.send(place);
+        }
+        for _ in 0..random.below(3) {
+            self.noise(random);
+        }
+        if random.once_in(300) {
+            self.flood(random);
+        }
+    }
+
+    /// A frame came out of a port: its talk goes on.
+    pub(crate) fn deliver(&mut self, random: &mut Random, origin: Origin, now_ns: u64) {
+        let Origin::Talk {
+            place,
+            number,
+            message,
+        } = origin
+        else {
+            return;
+        };
+        let (current, talk) = &mut self.talks[place];
+        if *current != number {
+            return;
+        }
+        let is_next = message == talk.step;
+        if is_next {
+            talk.step += 1;
+            talk.tries = 0;
+            talk.again_ns = now_ns + AGAIN_NS;
+            if talk.step == talk.len() {
+                self.finished += 1;
+                self.renew(random, place);
+            }
+        }
+        // An old message is answered again, since the answer may be lost.
+        if is_next || random.once_in(2) {
+            self.send(place);
+        }
+    }
+
+    /// A frame that arrives now, in no order; some are lost, some come twice, some much later.
+    pub(crate) fn arrive(&mut self, random: &mut Random) -> Option<Coming> {
+        if self.under_way.is_empty() {
+            return None;
+        }
+        let index = random.below(self.under_way.len());
+        // Mostly, not always, the one that waits longest.
+        let index = if random.once_in(4) { index } else { 0 };
+        let coming = match random.once_in(20) {
+            true => self.under_way[index].clone(),
+            false => self.under_way.remove(index),
+        };
+        if self.old.len() < OLD_MAX {
+            self.old.push(coming.clone());
+        } else if random.once_in(16) {
+            let place = random.below(OLD_MAX);
+            self.old[place] = coming.clone();
+        }
+        (!random.once_in(30)).then_some(coming)
+    }
+
+    fn renew(&mut self, random: &mut Random, place: usize) {
+        self.talks[place] = (self.started, Talk::new(random, self.links));
+        self.started += 1;
+    }
+
+    fn send(&mut self, place: usize) {
+        let (number, talk) = &self.talks[place];
+        let message = talk.step;
+        let coming = Coming {
+            link: talk.link,
+            side: talk.side_of(message),
+            bytes: talk.message(message).build(),
+            origin: Origin::Talk {
+                place,
+                number: *number,
+                message,
+            },
+        };
+        self.push(coming);
+    }
+
+    fn push(&mut self, coming: Coming) {
+        if self.under_way.len() < UNDER_WAY_MAX && !is_fragment(&coming.bytes) {
+            self.under_way.push(coming);
+        }
+    }
+
+    fn push_noise(&mut self, link: usize, side: PortSide, bytes: Vec<u8>) {
+        self.push(Coming {
+            link,
+            side,
+            bytes,
+            origin: Origin::Noise,
+        });
+    }
+
+    /// One frame that is no part of a talk.
+    fn noise(&mut self, random: &mut Random) {
+        let talk = random.pick(&self.talks).1.clone();
+        let (link, side) = (talk.link, *random.pick(&PortSide::ALL));
+        let message = random.number(talk.len());
+        let sent = talk.message(message);
+        match random.below(10) {
+            // The same frame at the other port.
+            0 => self.push_noise(link, talk.side_of(message).opposite(), sent.build()),
+            1 => {
+                let mut bytes = sent.build();
+                for _ in 0..=random.below(2) {
+                    let place = random.below(bytes.len());
+                    bytes[place] = random.byte();
+                }
+                self.push_noise(link, side, bytes);
+            }
+            2 => {
+                let len = sent.build().len();
+                self.push_noise(link, side, sent.cut_to(random.below(len)).build());
+            }
+            3 | 4 => {
+                let (side, frame) = talk.forged(random);
+                self.push_noise(link, side, frame.build());
+            }
+            5 => {
+                // About the talk, from its server or from anybody on the way.
+                let is_real = random.once_in(2);
+                let from = match is_real {
+                    true => talk.server,
+                    false => stranger(random, matches!(talk.client, Address::V6(_))),
+                };
+                let error = build::between(from, talk.client);
+                let error = error.icmp_error(3, random.byte() % 5, &talk.message(message & !1));
+                self.push_noise(link, talk.client_side.opposite(), error.build());
+            }
+            6 if !self.old.is_empty() => {
+                let mut again = random.pick(&self.old).clone();
+                again.origin = Origin::Noise;
+                self.push(again);
+            }
+            7 => self.push_noise(link, side, unregistered(random, link).build()),
+            8 => self.push_noise(link, side, exempt(random, link).build()),
+            _ => {
+                let from = address(&host(link, random.below(HOSTS))[0]);
+                let spoofed = build::between(from, stranger(random, false));
+                let frame = spoofed.udp(random.port(1, 9000), random.port(1, 9000));
+                self.push_noise(link, PortSide::Outside, frame.build());
+            }
+        }
+    }
+
+    /// Many openings of one kind.
+    fn flood(&mut self, random: &mut Random) {
+        let link = random.below(self.links);
+        let target = address(&host(link, random.below(HOSTS))[0]);
+        let is_tcp = random.once_in(2);
+        for _ in 0..random.below(200) {
+            let frame = build::between(stranger(random, false), target);
+            let port = random.port(1024, 60_000);
+            let frame = match is_tcp {
+                true => frame.tcp(port, 80).syn().sequence(random.number(u32::MAX)),
+                false => frame.udp(port, 53),
+            };
+            self.push_noise(link, PortSide::Outside, frame.build());
+        }
+    }
+}
+
+/// Fragments have a home of their own among the workers; this world has none.
+fn is_fragment(bytes: &[u8]) -> bool {
+    let parsed = parse(bytes, bytes.len());
+    let is_whole = |packet: IpPacket| packet.fragment == Fragment::Whole;
+    matches!(parsed, Parsed::Ip(packet) if !is_whole(packet))
+}
+
+fn unregistered(random: &mut Random, link: usize) -> FrameBuilder {
+    let nobody = address(&format!("10.0.{link}.{}", 100 + random.below(100)));
+    let other = address(&host(link, random.below(HOSTS))[0]);
+    let frame = match random.below(4) {
+        0 => build::between(nobody, stranger(random, false)),
+        1 => build::between(stranger(random, false), nobody),
+        2 => build::between(other, address("224.0.0.251")),
+        _ => build::between(nobody, other),
+    };
+    frame.udp(random.port(5000, 500), 53)
+}
+
+/// Frames that are never filtered, or look like it.
+fn exempt(random: &mut Random, link: usize) -> FrameBuilder {
+    let [v4, v6] = host(link, random.below(HOSTS));
+    match random.below(8) {
+        0 => build::arp(1, &v4, "10.0.0.99"),
+        1 => build::arp(2, &v4, "10.0.0.99"),
+        2 => build::arp(2, "10.0.9.9", &v4),
+        3 => build::dhcp_client(1),
+        4 => build::dhcp_server(2, "10.0.0.254"),
+        5 => build::v6(&v6, "ff02::1").neighbor(136, &v6),
+        6 => build::v6("fe80::1", "ff02::1").neighbor(133 + random.byte() % 5, "2001:db8::77"),
+        _ => build::ethernet(0x88cc, &[0; 46]),
+    }
+}

@@ -1,0 +1,595 @@
+//! The world of one seed, and what has to hold in it after every step.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::clock::Tick;
+use portcullis::compile::Compiler;
+use portcullis::conntrack::TcpPickup;
+use portcullis::packet::{FlowKey, Parsed};
+use portcullis::port::FrameMemory;
+use portcullis::snapshot::Publisher;
+use portcullis::telemetry::CounterView;
+use portcullis::types::{DropReason, Generation, PassReason, PortSide, Verdict};
+use portcullis::worker::{FlowPage, WorkerCommand};
+
+use crate::count_allocations;
+use crate::model::{Manners, Model, Seen, Verdicts};
+use crate::policies::{self, LINKS};
+use crate::random::Random;
+use crate::rig::{CHUNK_SIZE, Rig, link_id, worker_id};
+use crate::rules::Version;
+use crate::shape::Shape;
+use crate::traffic::{Coming, Origin, Traffic};
+
+/// A sleeper wakes by itself after this.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// Snapshots that slow workers may hold back before no more are published.
+const FORMER_MAX: usize = 4;
+
+/// Bursts that a turn takes from its inbox.
+const INBOX_BURSTS_PER_TURN_MAX: usize = 8;
+/// Steps of a run: many times what the frames of one take.
+const STEPS_MAX: u64 = 200_000;
+
+/// Link and chunk: what a frame is known by while it is in the gateway.
+type Place = (usize, u64);
+
+/// A frame in the gateway's hands.
+struct Guest {
+    coming: Coming,
+    /// What is right for it, once it was judged.
+    verdicts: Option<Verdicts>,
+    has_left: bool,
+}
+
+/// What is under way to a worker.
+#[derive(Clone, Copy)]
+enum Errand {
+    Judge(Place),
+    /// Judged by a worker without queues.
+    Send,
+}
+
+/// What happened in a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) handed_over: u64,
+    pub(crate) passed: [u64; PassReason::COUNT],
+    pub(crate) dropped: [u64; DropReason::COUNT],
+    pub(crate) finished: u64,
+    pub(crate) given_up: u64,
+    pub(crate) generations: u64,
+    pub(crate) sleeps: u64,
+}
+
+pub(crate) struct World {
+    pub(crate) random: Random,
+    pub(crate) shape: Shape,
+    now: Tick,
+    rig: Rig,
+    compiler: Compiler,
+    publisher: Publisher,
+    version: Version,
+    model: Model,
+    traffic: Traffic,
+    guests: HashMap<Place, Guest>,
+    inboxes: Vec<VecDeque<Errand>>,
+    /// Since when each worker sleeps.
+    asleep: Vec<Option<Tick>>,
+    views: Vec<CounterView>,
+    sleeps: u64,
+    steps: u64,
+    tape_left: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, frames_max: u32) -> Self {
+        let mut random = Random::new(seed);
+        let shape = Shape::new(&mut random);
+        let now = Tick::from_seconds(1);
+        let text = policies::document(&mut random, shape.links);
+        let policy = policies::read(&text, shape.links);
+        let mut compiler = Compiler::new();
+        let first = Generation(1);
+        let snapshot = compiler.compile(&policy, &LINKS[..shape.links], first);
+        let (publisher, readers) = Publisher::new(Arc::new(snapshot.unwrap()), shape.workers);
+        let rig = Rig::new(&mut random, &shape, frames_max, readers, now);
+        let traffic = Traffic::new(&mut random, shape.links);
+        let workers = usize::from(shape.workers);
+        let manners = Manners {
+            unregistered: shape.unregistered,
+            is_syn_only: shape.tcp_pickup == TcpPickup::SynOnly,
+            icmp_errors: shape.icmp_errors,
+            on_rule_removed: shape.on_rule_removed,
+        };
+        Self {
+            random,
+            shape,
+            now,
+            rig,
+            compiler,
+            publisher,
+            version: Version::new(first, policy, None),
+            model: Model::new(manners),
+            traffic,
+            guests: HashMap::new(),
+            inboxes: vec![VecDeque::new(); workers],
+            asleep: vec![None; workers],
+            views: vec![CounterView::default(); workers],
+            sleeps: 0,
+            steps: 0,
+            tape_left: true,
+        }
+    }
+
+    /// Steps until the tapes of frames are at their end; what happened.
+    pub(crate) fn run(mut self) -> Summary {
+        while self.tape_left {
+            self.step();
+            assert!(self.steps < STEPS_MAX, "frames get stuck somewhere");
+        }
+        self.summary()
+    }
+
+    fn step(&mut self) {
+        self.steps += 1;
+        self.pass_time();
+        self.traffic.pass(&mut self.random, self.now.0);
+        for _ in 0..self.random.below(12) {
+            self.arrive();
+        }
+        let worker = self.choose_worker();
+        match self.asleep[worker] {
+            Some(since) => self.maybe_wake(worker, since),
+            None => self.turn(worker),
+        }
+        for worker in 0..usize::from(self.shape.with_queues) {
+            if !self.random.once_in(3) {
+                self.take(worker);
+            }
+        }
+        if self.random.once_in(120) && self.publisher.former_count() < FORMER_MAX {
+            self.publish();
+        }
+        self.publisher.retire();
+        self.check();
+    }
+
+    fn pass_time(&mut self) {
+        let nanoseconds = match self.random.below(4000) {
+            0 => 1_000_000_000 * u64::from(self.random.number(700)),
+            1..20 => 1_000_000 * u64::from(self.random.number(40_000)),
+            _ => 1000 * u64::from(self.random.number(2000)),
+        };
+        self.now = self.now + Duration::from_nanos(nanoseconds);
+        if self.steps.is_multiple_of(512) {
+            self.model.forget(self.now);
+        }
+    }
+
+    fn choose_worker(&mut self) -> usize {
+        let worker = self.random.below(self.rig.workers.len());
+        let is_slow = self.shape.slow.map(usize::from) == Some(worker);
+        // Slow where there is another one to take its turn; else all is slow.
+        match is_slow && !self.random.once_in(20) {
+            true => self.random.below(self.rig.workers.len()),
+            false => worker,
+        }
+    }
+
+    /// A frame comes in by any queue of its port, if that has a chunk for it.
+    fn arrive(&mut self) {
+        let Some(coming) = self.traffic.arrive(&mut self.random) else {
+            return;
+        };
+        let worker = self.random.below(usize::from(self.shape.with_queues));
+        let memory = Arc::clone(&self.rig.memories[coming.link]);
+        let wire = self.rig.port(worker, coming.link, coming.side);
+        let wire = wire.behind.inner_mut();
+        let Some(chunk) = wire.fill.pop_front() else {
+            return; // Lost in the kernel, before us.
+        };
+        let Some(frame) = memory.write(chunk, &coming.bytes) else {
+            wire.fill.push_front(chunk);
+            self.tape_left = false;
+            return;
+        };
+        wire.incoming.push_back(frame);
+        let guest = Guest {
+            verdicts: None,
+            has_left: false,
+            coming,
+        };
+        self.guests.insert((guest.coming.link, chunk.0), guest);
+    }
+
+    /// A sleeper wakes when it is rung, when a frame waits (its sockets), or by itself.
+    fn maybe_wake(&mut self, worker: usize, since: Tick) {
+        let mut waits = self.is_rung(worker);
+        for queue in self.rig.workers[worker].lanes_mut().queues_mut() {
+            waits |= !queue.port.behind.inner().incoming.is_empty();
+        }
+        if waits || self.now.since(since) >= SLEEP_MAX {
+            self.rig.workers[worker].end_sleep();
+            self.asleep[worker] = None;
+        }
+    }
+
+    fn is_rung(&self, worker: usize) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let doorbell = self.rig.exchange.doorbell(worker_id(worker)).unwrap();
+        let mut fds = [PollFd::from_borrowed_fd(doorbell, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
+    }
+
+    /// A turn of a worker, and everything that may be said of it.
+    fn turn(&mut self, worker: usize) {
+        let before = self.waiting();
+        let now = self.now;
+        let turned = &mut self.rig.workers[worker];
+        let mut handled = 0;
+        let allocations = count_allocations(|| {
+            handled = turned.turn(now);
+            turned.store_counters();
+        });
+        assert_eq!(allocations, 0, "a turn allocates");
+        let after = self.waiting();
+        let uses = self.publisher.generations()[worker].1;
+        assert_eq!(uses, self.version.generation, "its turn began with it");
+
+        let old = std::mem::take(&mut self.views[worker]);
+        let new = self.view(worker);
+        let (mut judged, offered) = self.received(worker, old.tally.rx_packets, &new);
+        let pushed = self.pushed(worker, &before, &after, offered);
+        let popped = before[worker] - after[worker];
+        let popped_max = self.shape.burst * INBOX_BURSTS_PER_TURN_MAX;
+        assert_eq!(popped, before[worker].min(popped_max as u64));
+        let mut errands = 0;
+        for _ in 0..popped {
+            match self.inboxes[worker].pop_front().unwrap() {
+                Errand::Judge(place) => judged.push(place),
+                Errand::Send => errands += 1,
+            }
+        }
+        let right = self.judge(&judged);
+        if let Err(wrong) = check_verdicts(&old, &new, &right) {
+            self.explain(worker, &judged);
+            self.explain_flows(worker, &judged);
+            panic!("step {}, worker {worker}: {wrong}", self.steps);
+        }
+        let delta = |of: fn(&CounterView) -> u64| of(&new) - of(&old);
+        let passed = delta(|view| view.tally.passed.iter().sum());
+        let sent = delta(|view| view.tally.tx_packets);
+        let tx_full = delta(|view| view.tally.dropped[DropReason::TxFull.index()]);
+        let refused = delta(|view| view.tally.dropped[DropReason::HandoverFull.index()]);
+        if worker < usize::from(self.shape.with_queues) {
+            assert_eq!(passed + errands, sent + tx_full, "what passes is sent");
+        } else {
+            assert_eq!(passed, pushed + refused, "what passes is given on");
+        }
+        assert_eq!(delta(|view| view.tally.handed_over), pushed);
+        self.views[worker] = new;
+        if handled == 0 && self.shape.sleeps && self.random.once_in(2) {
+            self.sleep(worker);
+        }
+    }
+
+    fn sleep(&mut self, worker: usize) {
+        if self.rig.workers[worker].begin_sleep() {
+            self.asleep[worker] = Some(self.now);
+            self.sleeps += 1;
+        }
+    }
+
+    /// The frames that a worker received in its turn: those that it judges, and for each worker
+    /// those that it offered to it.
+    fn received(
+        &mut self,
+        worker: usize,
+        rx_before: u64,
+        new: &CounterView,
+    ) -> (Vec<Place>, Vec<Vec<Place>>) {
+        let mut places = Vec::new();
+        for queue in self.rig.workers[worker].lanes_mut().queues_mut() {
+            let link = queue.link.index();
+            let chunk = |addr: u64| addr / u64::from(CHUNK_SIZE) * u64::from(CHUNK_SIZE);
+            places.extend(
+                queue
+                    .port
+                    .received
+                    .drain(..)
+                    .map(|addr| (link, chunk(addr))),
+            );
+        }
+        assert_eq!(new.tally.rx_packets - rx_before, places.len() as u64);
+        let mut judged = Vec::new();
+        let mut offered = vec![Vec::new(); self.rig.workers.len()];
+        for place in places {
+            match self.owner(place) {
+                Some(owner) if owner != worker => offered[owner].push(place),
+                _ => judged.push(place),
+            }
+        }
+        (judged, offered)
+    }
+
+    /// Whose a frame's flow is, or the flow that it quotes; nobody's if it has none. Fragments
+    /// would need a word here.
+    fn owner(&self, place: Place) -> Option<usize> {
+        let coming = &self.guests[&place].coming;
+        let Parsed::Ip(packet) = seen(coming).parsed() else {
+            return None;
+        };
+        if crate::model::is_exempt(&packet, coming.side) {
+            return None;
+        }
+        let key = match FlowKey::of(link_id(coming.link), &packet) {
+            Some((key, _)) => key,
+            None => seen(coming).quoted(self.shape.icmp_errors)?.1,
+        };
+        self.rig.steering.owner(&key).map(|owner| owner.index())
+    }
+
+    /// Moves what a worker gave to others into their model inboxes; how many it gave.
+    fn pushed(
+        &mut self,
+        worker: usize,
+        before: &[u64],
+        after: &[u64],
+        offered: Vec<Vec<Place>>,
+    ) -> u64 {
+        let mut total = 0;
+        for (other, offered) in offered.into_iter().enumerate() {
+            if other == worker {
+                continue;
+            }
+            let count = after[other] - before[other];
+            total += count;
+            if worker >= usize::from(self.shape.with_queues) {
+                self.inboxes[other].extend((0..count).map(|_| Errand::Send));
+                continue;
+            }
+            let is_full = after[other] == self.shape.inbox_frames as u64;
+            assert!(
+                count == offered.len() as u64 || is_full,
+                "refused with room"
+            );
+            let taken = offered.into_iter().take(usize::try_from(count).unwrap());
+            self.inboxes[other].extend(taken.map(Errand::Judge));
+        }
+        total
+    }
+
+    /// What is right for frames that are judged now, in this order.
+    fn judge(&mut self, places: &[Place]) -> Vec<Verdicts> {
+        let mut right = Vec::new();
+        for place in places {
+            let guest = self.guests.get_mut(place).unwrap();
+            assert!(guest.verdicts.is_none(), "judged twice");
+            let verdicts = self
+                .model
+                .judge(&self.version, seen(&guest.coming), self.now);
+            guest.verdicts = Some(verdicts);
+            right.push(verdicts);
+        }
+        right
+    }
+
+    /// Says what a worker judged in a turn that went wrong.
+    fn explain(&self, worker: usize, judged: &[Place]) {
+        eprintln!("generation {}, at {:?}", self.version.generation, self.now);
+        for place in judged {
+            let Guest {
+                coming, verdicts, ..
+            } = &self.guests[place];
+            let owner = self.owner(*place);
+            eprintln!("worker {worker}, owner {owner:?}, {:?}", coming.side);
+            eprintln!("  {:?}", seen(coming).parsed());
+            eprintln!("  {:?} {verdicts:?}", coming.origin);
+        }
+    }
+
+    /// What a worker's table has of those flows.
+    fn explain_flows(&mut self, worker: usize, judged: &[Place]) {
+        let keys: Vec<FlowKey> = judged
+            .iter()
+            .filter_map(|place| {
+                let coming = &self.guests[place].coming;
+                let Parsed::Ip(packet) = seen(coming).parsed() else {
+                    return None;
+                };
+                Some(FlowKey::of(link_id(coming.link), &packet)?.0)
+            })
+            .collect();
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let (reply, answer) = crossbeam::channel::bounded(1);
+            let command = WorkerCommand::Flows(FlowPage::new(from), reply);
+            self.rig
+                .exchange
+                .command(worker_id(worker), command)
+                .unwrap();
+            self.rig.workers[worker].answer_commands(self.now);
+            let page = answer.recv().unwrap();
+            for flow in page.rows.iter().filter(|flow| keys.contains(&flow.key)) {
+                eprintln!("{flow:?}");
+            }
+            cursor = page.next;
+        }
+    }
+
+    /// The wires of a worker take some of what was sent; it must be right that it was.
+    fn take(&mut self, worker: usize) {
+        for link in 0..self.shape.links {
+            for side in PortSide::ALL {
+                let count = self.random.below(20);
+                let memory = Arc::clone(&self.rig.memories[link]);
+                let wire = self.rig.port(worker, link, side).behind.inner_mut();
+                let frames: Vec<_> = wire.sent.drain(..count.min(wire.sent.len())).collect();
+                for frame in frames {
+                    let size = u64::from(CHUNK_SIZE);
+                    let chunk = frame.addr() / size * size;
+                    let wire = self.rig.port(worker, link, side).behind.inner_mut();
+                    wire.completed.push_back(portcullis::port::ChunkAddr(chunk));
+                    let origin = self.leaves((link, chunk), side, memory.bytes(&frame));
+                    self.traffic.deliver(&mut self.random, origin, self.now.0);
+                }
+            }
+        }
+    }
+
+    fn leaves(&mut self, place: Place, side: PortSide, bytes: &[u8]) -> Origin {
+        let guest = self.guests.get_mut(&place).unwrap();
+        let coming = &guest.coming;
+        assert!(!guest.has_left, "sent twice: {coming:?}");
+        assert_eq!(coming.side.opposite(), side, "the wrong port: {coming:?}");
+        assert_eq!(coming.bytes, bytes, "changed on the way");
+        let verdicts = guest.verdicts.expect("sent without a verdict");
+        assert!(verdicts.may_pass(), "forbidden, and passed: {coming:?}");
+        guest.has_left = true;
+        coming.origin
+    }
+
+    fn publish(&mut self) {
+        let text = policies::document(&mut self.random, self.shape.links);
+        let policy = policies::read(&text, self.shape.links);
+        let generation = self.version.generation.next();
+        let links = &LINKS[..self.shape.links];
+        let snapshot = self.compiler.compile(&policy, links, generation).unwrap();
+        self.publisher.publish(Arc::new(snapshot));
+        self.version = Version::new(generation, policy, Some(&self.version));
+        let awake = |worker: &usize| self.asleep[*worker].is_none();
+        let expected: Vec<_> = (0..self.asleep.len())
+            .filter(awake)
+            .map(worker_id)
+            .collect();
+        assert_eq!(self.publisher.stragglers(), expected, "who has yet to turn");
+    }
+
+    fn view(&self, worker: usize) -> CounterView {
+        let counters = self.rig.exchange.counters(worker_id(worker));
+        counters.unwrap().view()
+    }
+
+    /// Frames in each inbox.
+    fn waiting(&self) -> Vec<u64> {
+        let workers = 0..self.rig.workers.len();
+        workers.map(|worker| self.view(worker).in_flight).collect()
+    }
+
+    /// What holds whatever happened.
+    fn check(&mut self) {
+        let summary = self.summary();
+        let waiting = self.waiting();
+        let dropped: u64 = summary.dropped.iter().sum();
+        let in_flight: u64 = waiting.iter().sum();
+        assert_eq!(
+            summary.received,
+            summary.sent + dropped + in_flight,
+            "received = sent + dropped + in flight"
+        );
+        for (worker, asleep) in self.asleep.iter().enumerate() {
+            let is_woken = asleep.is_none() || waiting[worker] == 0 || self.is_rung(worker);
+            assert!(is_woken, "worker {worker} sleeps over work");
+            let inbox = self.inboxes[worker].len() as u64;
+            assert_eq!(waiting[worker], inbox, "each hand-over arrives once");
+        }
+        self.check_chunks(in_flight);
+    }
+
+    /// Every chunk is somewhere, once.
+    fn check_chunks(&mut self, in_flight: u64) {
+        let mut count = usize::try_from(in_flight).unwrap();
+        let mut visible = HashSet::new();
+        let is_thorough = self.steps.is_multiple_of(16);
+        for (id, worker) in self.rig.workers.iter_mut().enumerate() {
+            count += self.rig.exchange.returning(worker_id(id));
+            for link in 0..self.shape.links {
+                count += worker.lanes_mut().free_chunks(link_id(link));
+            }
+            for queue in worker.lanes_mut().queues_mut() {
+                let wire = queue.port.behind.inner();
+                count += queue.port.behind.chunks_held();
+                count += wire.incoming.len() + wire.sent.len();
+                count += wire.completed.len() + wire.fill.len();
+                if is_thorough {
+                    let frames = wire.incoming.iter().chain(&wire.sent);
+                    let free = wire.completed.iter().chain(&wire.fill);
+                    let addrs = frames
+                        .map(|frame| frame.addr())
+                        .chain(free.map(|chunk| chunk.0));
+                    for addr in addrs {
+                        let chunk = addr / u64::from(CHUNK_SIZE);
+                        assert!(visible.insert((queue.link, chunk)), "a chunk twice");
+                    }
+                }
+            }
+        }
+        let all = self.shape.links * self.shape.chunks as usize;
+        assert_eq!(count, all, "chunks");
+    }
+
+    fn summary(&self) -> Summary {
+        let mut summary = Summary {
+            finished: self.traffic.finished,
+            given_up: self.traffic.given_up,
+            generations: self.version.generation.0,
+            sleeps: self.sleeps,
+            ..Summary::default()
+        };
+        for view in &self.views {
+            summary.received += view.tally.rx_packets;
+            summary.sent += view.tally.tx_packets;
+            summary.handed_over += view.tally.handed_over;
+            for (sum, count) in summary.passed.iter_mut().zip(view.tally.passed) {
+                *sum += count;
+            }
+            for (sum, count) in summary.dropped.iter_mut().zip(view.tally.dropped) {
+                *sum += count;
+            }
+        }
+        summary
+    }
+}
+
+fn seen(coming: &Coming) -> Seen<'_> {
+    Seen {
+        link: coming.link,
+        side: coming.side,
+        bytes: &coming.bytes,
+    }
+}
+
+/// Each verdict was given at least as often as it was the only right one, and at most as often as
+/// it was right.
+fn check_verdicts(old: &CounterView, new: &CounterView, right: &[Verdicts]) -> Result<(), String> {
+    let mut total = 0;
+    let passes = PassReason::ALL.iter().map(|&reason| Verdict::Pass(reason));
+    let drops = DropReason::ALL.iter().map(|&reason| Verdict::Drop(reason));
+    for verdict in passes.chain(drops) {
+        let delta = |of: &dyn Fn(&CounterView) -> u64| of(new) - of(old);
+        let given = match verdict {
+            Verdict::Drop(
+                DropReason::TxFull | DropReason::HandoverFull | DropReason::BadDescriptor,
+            ) => continue,
+            Verdict::Pass(reason) => delta(&|view| view.tally.passed[reason.index()]),
+            Verdict::Drop(reason) => delta(&|view| view.tally.dropped[reason.index()]),
+        };
+        total += given;
+        let least = right.iter().filter(|right| right.is_only(verdict)).count() as u64;
+        let most = right.iter().filter(|right| right.has(verdict)).count() as u64;
+        if given < least || given > most {
+            return Err(format!(
+                "{verdict:?} {given} times, right {least} to {most} times"
+            ));
+        }
+    }
+    match total == right.len() as u64 {
+        true => Ok(()),
+        false => Err(format!("{total} verdicts for {} frames", right.len())),
+    }
+}

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::clock::Tick;
 use crate::compile::Compiler;
-use crate::conntrack::{FlowClass, NewFlow, Shard, ShardConfig, TcpPickup, Timeouts};
+use crate::conntrack::{FlowClass, NewFlow, PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
 use crate::document::Source;
 use crate::packet::build::{self, FrameBuilder};
 use crate::packet::{FlowKey, Parsed, parse};
@@ -83,6 +83,7 @@ impl World {
         let config = ShardConfig {
             max_flows: 4,
             timeouts: Timeouts::default(),
+            per_interface: PerInterface::default(),
             tcp_pickup: TcpPickup::Rules,
             tcp_strict: false,
             seed: [1, 2],

@@ -424,8 +424,9 @@ impl Judge<'_> {
     ///
     /// One end has to be the same interface's still, and the other nobody's on this link. A
     /// tracked flow then lives on, or is judged again as it was opened (`revalidate`). An untracked
-    /// one has to be untracked by now too. An unenforced one becomes what the rules make of its opener by now: policies are tried in audit mode, and
-    /// the connections of that time are not cut when it ends.
+    /// one has to be untracked by now too. An unenforced one becomes what the rules make of its
+    /// opener by now: policies are tried in audit mode, and the connections of that time are not
+    /// cut when it ends.
     #[cold]
     #[inline(never)]
     fn refresh(

@@ -566,7 +566,7 @@ fn flows_end_by_their_keys_and_those_that_were_there_are_named() {
     };
     let mut rig = rig(&shape, &frames);
     for _ in 0..5 {
-        rig.arrive(0, 60, frames[0].len() as u32);
+        rig.arrive(0, 60, u32::try_from(frames[0].len()).unwrap());
         rig.turn();
     }
     let now = rig.now;

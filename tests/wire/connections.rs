@@ -25,7 +25,8 @@ pub(crate) fn ghostly(rules: &str) -> String {
     policy(rules).replace("\"10.7.0.10\"", ghosts)
 }
 
-pub(crate) const TCP_80: &str = r#"ingress = [{ protocol = "tcp", ports = 80, from = ["10.7.0.0/24"] }]
+pub(crate) const TCP_80: &str = r#"
+    ingress = [{ protocol = "tcp", ports = 80, from = ["10.7.0.0/24"] }]
     egress = []"#;
 
 /// A TCP connection between two ghosts, packet by packet.

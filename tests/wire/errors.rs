@@ -12,7 +12,8 @@ use crate::{GHOSTS, SHAPES, address};
 
 /// A router outside, in hand-made packets only, of each family.
 const ROUTERS: [&str; 2] = ["10.7.0.41", "2001:db8:7:0::41"];
-const RULES: &str = r#"ingress = [{ protocol = "udp", ports = 70, from = ["10.7.0.0/24", "2001:db8:7:0::/64"] }]
+const RULES: &str = r#"
+    ingress = [{ protocol = "udp", ports = 70, from = ["10.7.0.0/24", "2001:db8:7:0::/64"] }]
     egress = [{ protocol = "udp", ports = 90, to = ["10.7.0.0/24", "2001:db8:7:0::/64"] }]"#;
 /// Type and code of time exceeded, port unreachable, and that a packet is too big, by family.
 const ERRORS: [[[u8; 2]; 3]; 2] = [[[11, 0], [3, 3], [3, 4]], [[3, 0], [1, 4], [2, 0]]];
@@ -112,7 +113,7 @@ fn errors_about_a_live_flow_come_in_and_others_do_not() {
                 stays_out(Side::Outside, &to_own(&later), "a later fragment");
                 let nested = error(own, router, kind, &ask);
                 stays_out(Side::Outside, &to_own(&nested), "an error");
-                // What the other end sent may have an error of this side's: no egress rule is for it.
+                // An error of this side's about what the other end sent needs no egress rule.
                 assert!(lab.passes(Side::Outside, &answer));
                 assert!(lab.passes(Side::Inside, &error(own, far, kind, &answer)));
             }

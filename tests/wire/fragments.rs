@@ -1,4 +1,4 @@
-//! Datagrams in pieces: semantics.md, "Connections", fragments. Of hosts that no kernel answers for,
+//! Datagrams in pieces: semantics.md, "Connections". Between hosts that no kernel answers for,
 //! unless a kernel is what cuts.
 
 use std::net::IpAddr;

@@ -1,3 +1,5 @@
+//! Each filter against flows that differ in all that can be asked for.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -22,7 +22,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
 use portcullis::compile::sample::Random;
-use portcullis::conntrack::{Shard, ShardConfig, TcpPickup, Timeouts};
+use portcullis::conntrack::{PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
 use portcullis::document::Source;
 use portcullis::packet::build;
 use portcullis::pipeline::{
@@ -79,6 +79,7 @@ impl World {
             .expect("compiles");
         let shard = ShardConfig {
             max_flows,
+            per_interface: PerInterface::default(),
             timeouts: Timeouts {
                 udp: std::time::Duration::from_secs(3600),
                 ..Timeouts::default()

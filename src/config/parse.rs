@@ -350,17 +350,10 @@ fn read_per_interface(
 ) -> PerInterface {
     let keys = ["max_flows", "new_per_second"];
     let mut section = Section::new(table, "[conntrack] per_interface", &keys, diagnostics);
-    let per_interface = PerInterface {
+    PerInterface {
         max_flows: section.number("max_flows", 0..=max_flows, 0),
         new_per_second: section.number("new_per_second", 0..=u32::MAX, 0),
-    };
-    if per_interface.max_flows > 0 {
-        section.not_active("max_flows", "[conntrack] per_interface max_flows");
     }
-    if per_interface.new_per_second > 0 {
-        section.not_active("new_per_second", "[conntrack] per_interface new_per_second");
-    }
-    per_interface
 }
 
 fn read_timeouts(table: Option<Table<'_>>, diagnostics: &mut Diagnostics) -> Timeouts {

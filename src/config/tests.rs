@@ -160,7 +160,7 @@ fn what_is_not_active_yet_is_noted_and_only_where_it_is_written() {
         .iter()
         .map(|note| note.line)
         .collect();
-    assert_eq!(lines, [7, 9, 10, 12], "{}", checked.notes);
+    assert_eq!(lines, [9, 10, 12], "{}", checked.notes);
     assert!(
         checked
             .notes

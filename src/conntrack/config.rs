@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(432_000);
 
 /// How long a flow lives without a packet that counts, by its state. Each is cut to
-/// [`TIMEOUT_MAX`] and kept to about two milliseconds.
+/// [`TIMEOUT_MAX`] and kept to about 17 milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP: a SYN without an answer.
@@ -62,11 +62,45 @@ pub enum TcpPickup {
     SynOnly,
 }
 
+/// What one interface may take of a shard; 0 = no limit.
+///
+/// If both are 0, flows are not counted by interface at all. A default that counts but never
+/// refuses, so that single interfaces can have a limit of their own
+/// ([`super::Shard::limit_interface`]), is `max_flows: u32::MAX`.
+///
+/// While flows are counted, a shard knows one interface for 16 flows of its size (1,024 at least,
+/// 131,072 at most), for about two bytes a flow. Interfaces beyond those that have flows, or have
+/// opened some within the last second, open none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerInterface {
+    /// Most flows at a time, whatever their state.
+    pub max_flows: u32,
+    /// Most new flows a second; as many may come at once.
+    pub new_per_second: u32,
+}
+
+impl PerInterface {
+    /// What each of `shards` shards may give so that an interface has this over all of them: an
+    /// even part, rounded up, since its flows spread evenly. All together may exceed the limit by
+    /// less than one flow a shard; an interface whose flows happen to fall on few shards gets less
+    /// than its limit.
+    #[must_use]
+    pub fn divided(self, shards: u32) -> Self {
+        let shards = shards.max(1);
+        Self {
+            max_flows: self.max_flows.div_ceil(shards),
+            new_per_second: self.new_per_second.div_ceil(shards),
+        }
+    }
+}
+
 /// The size and the manners of one shard.
 #[derive(Clone, Copy, Debug)]
 pub struct ShardConfig {
-    /// Most flows at a time, tombstones included; at least one.
+    /// Most flows at a time, tombstones included; at least one, at most 2^26.
     pub max_flows: u32,
+    /// What one interface may take of it.
+    pub per_interface: PerInterface,
     /// Idle timeouts.
     pub timeouts: Timeouts,
     /// Mid-stream TCP without an entry.

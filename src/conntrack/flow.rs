@@ -75,13 +75,13 @@ pub struct NewFlow {
     pub opener: End,
 }
 
-/// What a flow was admitted as. `interface`, `rule` and `query_code` come from a second cache line;
-/// the rest from the line that [`super::Shard::track`] uses anyway.
+/// What a flow was admitted as; all from the line that [`super::Shard::track`] uses anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowHead {
     /// The interface whose policy admitted it.
     pub interface: InterfaceSlot,
-    /// The rule that did, if one did.
+    /// The rule that did, if one did. Should live flows name rules of more than 255 blocks of
+    /// 65,536 slots, those of further blocks are not kept.
     pub rule: Option<RuleSlot>,
     /// Low 32 bits of the generation that it was last judged by.
     pub generation_low: u32,
@@ -120,17 +120,25 @@ pub enum Admission {
     Refuse,
 }
 
-/// No room for another flow.
+/// Why there is no new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableFull;
+pub enum OpenError {
+    /// All entries are taken, and none may give way.
+    Full,
+    /// Its interface has all the flows, or all the new ones of this second, that it may have.
+    Limit,
+}
 
-impl fmt::Display for TableFull {
+impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the connection table is full")
+        f.write_str(match self {
+            Self::Full => "the connection table is full",
+            Self::Limit => "the interface is at its limit of connections",
+        })
     }
 }
 
-impl std::error::Error for TableFull {}
+impl std::error::Error for OpenError {}
 
 /// Where a flow is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,6 +167,19 @@ pub enum FlowState {
 }
 
 impl FlowState {
+    /// All of them, in order.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::SynSent,
+        Self::SynReceived,
+        Self::Established,
+        Self::Closing,
+        Self::TimeWait,
+        Self::Reset,
+        Self::Udp,
+        Self::UdpStream,
+        Self::Icmp,
+        Self::Other,
+    ];
     /// How many there are.
     pub const COUNT: usize = 10;
 
@@ -206,7 +227,7 @@ pub struct FlowView {
     pub head: FlowHead,
     /// Where it is in its life.
     pub state: FlowState,
-    /// Time since it was opened, to a quarter of a second.
+    /// Time since it was opened, to two seconds.
     pub age: Duration,
     /// Time since the last packet that moved its deadline.
     pub idle: Duration,
@@ -237,6 +258,52 @@ pub struct ShardStats {
     pub ended: u64,
     /// Live flows that gave way to new ones.
     pub evicted: u64,
+    /// The same by what they were.
+    pub evicted_by: Evicted,
     /// New flows that found no room.
     pub refused: u64,
+    /// New flows that their interface's limit refused.
+    pub limited: u64,
+    /// Entries in use that would give way.
+    pub can_give_way: u32,
+}
+
+impl ShardStats {
+    /// New flows that were refused: AWS's `conntrack_allowance_exceeded`.
+    #[must_use]
+    pub fn allowance_exceeded(&self) -> u64 {
+        self.refused.saturating_add(self.limited)
+    }
+
+    /// Flows that could still be opened, by free entries and those that would give way: AWS's
+    /// `conntrack_allowance_available`.
+    #[must_use]
+    pub fn allowance_available(&self) -> u32 {
+        let free = self.max_flows.saturating_sub(self.flows);
+        free.saturating_add(self.can_give_way)
+    }
+}
+
+/// Live flows that gave way to new ones, in the order in which they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// Untracked flows, which pass by the rules without an entry.
+    pub untracked: u64,
+    /// Closed connections.
+    pub tombstones: u64,
+    /// Flows that the other side had not answered.
+    pub unanswered: u64,
+    /// Unfinished handshakes.
+    pub half_open: u64,
+}
+
+/// Memory of a shard in bytes, by when it is touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardMemory {
+    /// What a table full of IPv4 flows uses.
+    pub flows: usize,
+    /// What it uses more if all of them are IPv6.
+    pub ipv6: usize,
+    /// What it uses more if all of them are heavy: 4,096 packets or 1 MiB of one side.
+    pub heavy: usize,
 }

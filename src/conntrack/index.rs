@@ -1,9 +1,9 @@
 //! From a hash to entry numbers: a fixed array of buckets, each one cache line.
 //!
-//! A key has two candidate buckets. It goes to its primary while that has room to spare, else to
-//! the emptier of the two, as a *guest*; the primary then counts one more `overflow`, and only
-//! while that is not zero do lookups read the second bucket. Removing clears the slot and the
-//! count: there are no tombstones, and nothing degrades with churn.
+//! A key has two candidate buckets. It goes to its primary while that has room, else to the other,
+//! as a *guest*; the primary then counts one more `overflow`, and only while that is not zero do
+//! lookups read the second bucket. Removing clears the slot and the count: there are no
+//! tombstones, and nothing degrades with churn.
 //!
 //! When both are full, one resident of either moves to its own other bucket if that has room
 //! (one step of a cuckoo table, never a chain). The other bucket follows from the bucket and the
@@ -14,12 +14,9 @@ use crate::cpu::prefetch;
 /// Slots of a bucket: 10 × (2 + 4) bytes and 4 bytes of bookkeeping fill a cache line.
 const SLOTS: usize = 10;
 
-/// Residents from which on a primary bucket shares with the secondary. Lower fills the table more
-/// evenly, higher reads fewer second buckets.
-const SHARE_FROM: usize = 9;
-
-/// Flows for each bucket when the table is full: 70 % of the slots.
-const FLOWS_PER_BUCKET: u32 = 7;
+/// Flows for each bucket when the table is full: 80 % of the slots. One in 14 flows is then a
+/// guest, and one miss in four reads a second bucket; half full, next to none.
+const FLOWS_PER_BUCKET: u32 = 8;
 
 /// Buckets beyond that, so that small tables have room whatever the hash does.
 const BUCKETS_SPARE: u32 = 8;
@@ -140,11 +137,20 @@ impl Index {
         }
     }
 
-    /// First entry in the primary bucket under the hash's tag; the bucket should be near.
+    /// First entry in the primary bucket under the hash's tag; the bucket should be near. If there
+    /// is none, it asks for the second bucket, should that count.
     #[inline]
     pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
-        let bucket = self.bucket(self.primary(hash))?;
-        bucket.find(tag(hash), |_| true)
+        let primary = self.primary(hash);
+        let bucket = self.bucket(primary)?;
+        let found = bucket.find(tag(hash), |_| true);
+        if found.is_none()
+            && bucket.overflow != 0
+            && let Some(second) = self.bucket(self.other(primary, tag(hash)))
+        {
+            prefetch(second);
+        }
+        found
     }
 
     /// The entry under this hash that `is_match` accepts.
@@ -164,12 +170,11 @@ impl Index {
     pub(super) fn insert(&mut self, hash: u64, entry: u32) -> Result<(), NoRoom> {
         let place = self.place(hash);
         let primary_count = self.bucket(place.primary).map_or(SLOTS, Bucket::count);
-        let secondary_count = self.bucket(place.secondary).map_or(SLOTS, Bucket::count);
-        let is_primary = primary_count < SHARE_FROM || primary_count <= secondary_count;
-        if is_primary && primary_count < SLOTS {
+        if primary_count < SLOTS {
             return self.put_primary(place, entry);
         }
-        if !is_primary || secondary_count < SLOTS {
+        let secondary_count = self.bucket(place.secondary).map_or(SLOTS, Bucket::count);
+        if secondary_count < SLOTS {
             return self.put_guest(place, entry);
         }
         if self.make_room(place.primary) {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::config::{ShardConfig, TcpPickup};
 use super::flow::{Admission, FlowClass, FlowState, NewFlow, Track, Traffic};
+use super::give_way::Yields;
 use crate::clock::Tick;
 use crate::packet::{End, FlowKey, IpPacket, TcpHeader, Transport};
 
@@ -33,13 +34,15 @@ pub(crate) struct Half {
 pub(crate) struct OracleFlow {
     pub(crate) new: NewFlow,
     pub(crate) state: FlowState,
-    /// Nanoseconds, rounded as the shard does: a multiple of 2^21.
+    /// Nanoseconds, rounded as the shard does: a multiple of 2^24.
     pub(crate) deadline: u64,
     pub(crate) halves: [Half; 2],
     pub(crate) is_midstream: bool,
     pub(crate) traffic: [Traffic; 2],
     /// Of an ICMP query.
     pub(crate) code: Option<u8>,
+    /// Whether the other side has sent anything but resets.
+    pub(crate) is_answered: bool,
 }
 
 #[derive(Debug)]
@@ -83,6 +86,11 @@ fn end_of(s: &TcpHeader) -> u32 {
     s.sequence.wrapping_add(len)
 }
 
+/// Of the opener's first sequence number, 24 bits are kept.
+fn is_same_start(a: u32, b: u32) -> bool {
+    (a ^ b) & 0xff_ffff == 0
+}
+
 impl Oracle {
     pub(crate) fn new(config: &ShardConfig) -> Self {
         Self {
@@ -97,7 +105,7 @@ impl Oracle {
             .filter(|flow| rounded(now) < flow.deadline)
     }
 
-    fn timeout(&self, state: FlowState) -> u64 {
+    pub(super) fn timeout(&self, state: FlowState) -> u64 {
         let t = &self.config.timeouts;
         let timeout = match state {
             FlowState::SynSent => t.tcp_syn_sent,
@@ -111,7 +119,7 @@ impl Oracle {
             FlowState::Icmp => t.icmp,
             FlowState::Other => t.other,
         };
-        u64::try_from(timeout.as_nanos()).unwrap().div_ceil(1 << 21) << 21
+        u64::try_from(timeout.as_nanos()).unwrap().div_ceil(1 << 24) << 24
     }
 
     pub(crate) fn admission(&self, packet: &IpPacket) -> Admission {
@@ -147,6 +155,7 @@ impl Oracle {
             is_midstream: false,
             traffic: Default::default(),
             code: None,
+            is_answered: false,
         };
         match packet.transport {
             Transport::Tcp(ref s) => flow.open_tcp(s),
@@ -186,6 +195,10 @@ impl Oracle {
             }
             _ => (Track::Pass, true),
         };
+        flow.is_answered |= match packet.transport {
+            Transport::Tcp(_) => flow.halves[1].end.is_some(),
+            _ => me == 1,
+        };
         let is_closed_now = flow.state.is_tombstone();
         if track == Track::Invalid && is_untracked {
             track = if is_closed_now {
@@ -212,10 +225,37 @@ impl Oracle {
 
 /// Time as the shard keeps it.
 pub(crate) fn rounded(now: Tick) -> u64 {
-    now.0 >> 21 << 21
+    now.0 >> 24 << 24
 }
 
 impl OracleFlow {
+    /// Who gives way before whom on a full table; `None`: never.
+    pub(super) fn yields(&self) -> Option<Yields> {
+        if self.new.class == FlowClass::Untracked {
+            Some(Yields::Untracked)
+        } else if self.state.is_tombstone() {
+            Some(Yields::Tombstone)
+        } else if !self.is_answered || self.state == FlowState::SynSent {
+            Some(Yields::Unanswered)
+        } else if self.state == FlowState::SynReceived {
+            Some(Yields::HalfOpen)
+        } else {
+            None
+        }
+    }
+
+    /// The same as a number, the first to go lowest.
+    pub(crate) fn rank(&self) -> Option<u8> {
+        self.yields().map(|class| class as u8)
+    }
+
+    /// The opener's first sequence number, where only the newest with its 24 bits is known.
+    fn isn(&self) -> u32 {
+        let [opener, _] = &self.halves;
+        let end = opener.end.unwrap();
+        end.wrapping_sub(end.wrapping_sub(opener.isn.unwrap()) & 0xff_ffff)
+    }
+
     fn open_tcp(&mut self, s: &TcpHeader) {
         let [opener, other] = &mut self.halves;
         opener.end = Some(end_of(s));
@@ -270,7 +310,7 @@ impl OracleFlow {
     }
 
     fn in_syn_sent(&mut self, me: usize, s: &TcpHeader, stray: (Track, bool)) -> (Track, bool) {
-        let first = self.halves[0].isn.unwrap().wrapping_add(1);
+        let first = self.isn().wrapping_add(1);
         let last = self.halves[0].end.unwrap();
         let acks_syn =
             s.flags.ack() && gap(s.acknowledgment, first) >= 0 && gap(last, s.acknowledgment) >= 0;
@@ -330,7 +370,7 @@ impl OracleFlow {
             Kind::Syn => {
                 let end = self.halves[1].end.or(self.halves[1].end_guess);
                 let is_repeated = match me {
-                    0 => self.halves[0].isn == Some(s.sequence),
+                    0 => is_same_start(self.isn(), s.sequence),
                     _ => end == Some(end_of(s)),
                 };
                 let track = if is_repeated {
@@ -342,10 +382,10 @@ impl OracleFlow {
             }
             Kind::SynAck => {
                 let ack = s.acknowledgment;
-                let isn = self.halves[0].isn.unwrap();
+                let isn = self.isn();
                 let end = self.halves[1].end.or(self.halves[1].end_guess);
                 let is_answer = match me {
-                    0 => s.sequence == isn && end == Some(ack),
+                    0 => is_same_start(s.sequence, isn) && end == Some(ack),
                     _ => gap(ack, isn) >= 1 && gap(self.halves[0].end.unwrap(), ack) >= 0,
                 };
                 if !is_answer {
@@ -393,8 +433,10 @@ impl OracleFlow {
             Kind::SynAck => {
                 let isn = self.halves[0].isn;
                 let is_repeated = match me {
-                    0 => isn == Some(s.sequence),
-                    _ => isn.is_some_and(|isn| gap(s.acknowledgment, isn) == 1),
+                    0 => isn.is_some_and(|isn| is_same_start(isn, s.sequence)),
+                    _ => {
+                        isn.is_some_and(|isn| is_same_start(isn, s.acknowledgment.wrapping_sub(1)))
+                    }
                 };
                 if is_repeated {
                     return (Track::Pass, false);
@@ -448,7 +490,8 @@ impl OracleFlow {
     }
 
     fn after_close(&self, me: usize, s: &TcpHeader) -> (Track, bool) {
-        let is_old = me == 0 && self.halves[0].isn == Some(s.sequence);
+        let isn = self.halves[0].isn;
+        let is_old = me == 0 && isn.is_some_and(|isn| is_same_start(isn, s.sequence));
         match kind(s) {
             Kind::Syn if !is_old => (Track::Reopen, false),
             _ => (Track::Invalid, false),

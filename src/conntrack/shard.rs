@@ -1,34 +1,48 @@
-//! The table of one worker: what the pipeline asks, and when flows end.
+//! The table of one worker: what the pipeline asks of it. How flows come and go is in life.rs.
 
-use super::config::{ShardConfig, TIMEOUT_MAX, TcpPickup};
-use super::entry::{Cold, Entry, Mark, PackedKey, Side};
+use super::challenge::Challenges;
+use super::config::{PerInterface, ShardConfig, TIMEOUT_MAX, TcpPickup};
+use super::entry::Entry;
 use super::flow::{
     Admission, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView, FragmentedFlow,
-    NewFlow, ShardStats, TableFull, Track,
+    ShardMemory, ShardStats, Track,
 };
 use super::fragments::{FragmentFate, Fragments, Release, Ticket};
+use super::give_way::GiveWay;
+use super::numbers::{Narrow, Numbers};
 use super::related::RelatedBudget;
+use super::share::Shares;
+use super::sides::{Mark, Side};
 use super::table::Table;
-use super::tcp::{self, Step};
-use super::timer::{Beat, EXPIRE_PER_TURN_MAX, Fired, Timers};
+use super::tcp::{self, Aside, Step};
+use super::timer::{Beat, Timers};
+use super::traffic::{FLOWS_MAX, Records};
 use crate::clock::Tick;
 use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
-use crate::types::{Generation, LinkId, RuleSlot, protocol};
+use crate::types::{Generation, InterfaceSlot, LinkId, RuleSlot, protocol};
 
 /// A fixed-memory connection table that one worker owns. See the module for the layout.
 #[derive(Debug)]
 pub struct Shard {
     pub(super) table: Table,
     pub(super) timers: Timers,
+    pub(super) give_way: GiveWay,
+    pub(super) shares: Shares,
+    pub(super) records: Records,
+    pub(super) challenges: Challenges,
+    pub(super) interfaces: Numbers,
+    pub(super) rules: Numbers,
+    /// Low half of the generation that a flow was judged by last, which is the newest.
+    newest: u32,
     /// Timeouts in beats, by state.
-    spans: [u32; FlowState::COUNT],
+    pub(super) spans: [u32; FlowState::COUNT],
     tcp_pickup: TcpPickup,
     is_tcp_strict: bool,
-    /// When `open` last made room by force.
-    reclaimed: Option<Beat>,
-    counts: ShardStats,
+    /// When `open` last swept because the table was full.
+    pub(super) reclaimed: Option<Beat>,
+    pub(super) counts: ShardStats,
     /// Datagrams in pieces that have their home here.
-    datagrams: Fragments,
+    pub(super) datagrams: Fragments,
     related: RelatedBudget,
 }
 
@@ -36,10 +50,17 @@ impl Shard {
     /// Takes all the memory that the shard will ever use.
     #[must_use]
     pub fn new(config: &ShardConfig, now: Tick) -> Self {
-        let capacity = config.max_flows.clamp(1, u32::MAX.wrapping_sub(1));
+        let capacity = config.max_flows.clamp(1, FLOWS_MAX);
         Self {
             table: Table::new(capacity, config.seed),
             timers: Timers::new(capacity, Beat::of(now)),
+            give_way: GiveWay::new(capacity),
+            shares: Shares::new(config.per_interface, capacity),
+            records: Records::new(capacity),
+            challenges: Challenges::new(capacity),
+            interfaces: Numbers::new(),
+            rules: Numbers::new(),
+            newest: 0,
             spans: spans(config),
             tcp_pickup: config.tcp_pickup,
             is_tcp_strict: config.tcp_strict,
@@ -57,7 +78,9 @@ impl Shard {
         FlowHash(self.table.hash(key))
     }
 
-    /// Asks for the cache line that `find` reads first.
+    /// Asks for the cache line that `find` reads first. A batch is looked up by calling this for
+    /// all of its packets, then [`Self::prefetch_entry`] for all, then [`Self::find`] for each, so
+    /// that the cache misses of a batch are taken together.
     #[inline]
     pub fn prefetch_bucket(&self, hash: FlowHash) {
         self.table.prefetch_bucket(hash.0);
@@ -78,15 +101,22 @@ impl Shard {
         is_live.then_some(FlowIndex(slot))
     }
 
+    /// Whether an ICMP error that quotes a packet of this flow may be related to it: it is alive
+    /// and no tombstone. Asking refreshes nothing.
+    #[inline]
+    #[must_use]
+    pub fn can_relate(&self, index: FlowIndex, now: Tick) -> bool {
+        let entry = self.table.entry(index.0);
+        entry.is_some_and(|entry| entry.is_live(Beat::of(now)) && !entry.is_tombstone())
+    }
+
     /// What the flow was admitted as. Of a number that is no flow: a tombstone of nobody.
     #[inline]
     #[must_use]
     pub fn head(&self, index: FlowIndex) -> FlowHead {
-        static NOBODY: (Entry, Cold) = (Entry::NOBODY, Cold::FREE);
-        let pair = self.table.pair(index.0);
-        let pair = pair.filter(|(entry, _)| entry.state.is_some());
-        let (entry, cold) = pair.unwrap_or((&NOBODY.0, &NOBODY.1));
-        entry.head(cold)
+        let entry = self.table.entry(index.0);
+        let entry = entry.filter(|entry| entry.state.is_some());
+        self.head_of(entry.unwrap_or(&Entry::NOBODY))
     }
 
     /// Takes a packet of a flow into account: moves its state and deadline, and counts the packet
@@ -109,14 +139,21 @@ impl Shard {
             return Track::Reopen;
         }
         let side = entry.side_of(from);
-        let before = entry.state;
-        let mut step = advance(entry, cold, side, packet, self.is_tcp_strict);
+        let (before, yielded) = (entry.state, entry.yields());
+        let mut aside = Aside {
+            slot: index.0,
+            cold,
+            challenges: &mut self.challenges,
+        };
+        let mut step = advance(entry, &mut aside, side, packet, self.is_tcp_strict);
         let Some(state) = entry.state else {
             return Track::Invalid;
         };
+        self.give_way.move_to(index.0, yielded, entry.yields());
         if step == Step::Refresh || entry.state != before {
-            let deadline = Beat::of(now).after(span_of(&self.spans, state));
-            if deadline < entry.deadline() {
+            let beat = Beat::of(now);
+            let deadline = beat.after(span_of(&self.spans, state));
+            if deadline < entry.deadline(beat) {
                 self.timers.file(index.0, deadline);
             }
             entry.set_deadline(deadline);
@@ -131,7 +168,11 @@ impl Shard {
         }
         match step {
             Step::Refresh | Step::Keep => {
-                entry.count(cold, side, frame_len);
+                let weight = entry.weight();
+                let weight = self
+                    .records
+                    .count(&mut entry.traffic, weight, side, frame_len);
+                entry.set_weight(weight);
                 Track::Pass
             }
             Step::Invalid => Track::Invalid,
@@ -167,68 +208,6 @@ impl Shard {
         }
     }
 
-    /// Opens a flow with its first packet, which is counted. A flow of the same key, alive or not,
-    /// gives way to it.
-    ///
-    /// # Errors
-    /// [`TableFull`] if all entries are taken, or (rarely, on a table that is nearly full) both
-    /// buckets of the key; the refusal is counted.
-    pub fn open(
-        &mut self,
-        key: &FlowKey,
-        hash: FlowHash,
-        new: &NewFlow,
-        packet: &IpPacket,
-        frame_len: u32,
-        now: Tick,
-    ) -> Result<FlowIndex, TableFull> {
-        let beat = Beat::of(now);
-        if let Some(slot) = self.table.find(key, hash.0) {
-            let is_live = self
-                .table
-                .entry(slot)
-                .is_some_and(|entry| entry.is_live(beat));
-            if is_live {
-                self.counts.reopened = self.counts.reopened.saturating_add(1);
-            } else {
-                self.counts.expired = self.counts.expired.saturating_add(1);
-            }
-            self.start(FlowIndex(slot), key, new, packet, frame_len, now);
-            return Ok(FlowIndex(slot));
-        }
-        if self.table.len() == self.table.capacity() && self.reclaimed != Some(beat) {
-            self.reclaimed = Some(beat);
-            self.sweep(beat);
-        }
-        let (mut entry, mut cold) = begin(key, new, packet, now);
-        let state = entry.state.unwrap_or(FlowState::Other);
-        let deadline = beat.after(span_of(&self.spans, state));
-        entry.set_deadline(deadline);
-        entry.count(&mut cold, Side::Original, frame_len);
-        let Some(slot) = self.table.insert(key, hash.0, entry, cold) else {
-            self.counts.refused = self.counts.refused.saturating_add(1);
-            return Err(TableFull);
-        };
-        self.timers.file(slot, deadline);
-        self.count_opened(packet);
-        Ok(FlowIndex(slot))
-    }
-
-    /// Begins another connection in the entry of a flow that [`Track::Reopen`] was said of.
-    pub fn reopen(
-        &mut self,
-        index: FlowIndex,
-        new: &NewFlow,
-        packet: &IpPacket,
-        frame_len: u32,
-        now: Tick,
-    ) {
-        if let Some(key) = self.table.key(index.0) {
-            self.counts.reopened = self.counts.reopened.saturating_add(1);
-            self.start(index, &key, new, packet, frame_len, now);
-        }
-    }
-
     /// Notes that a flow was judged again, and as what and by which rule it goes on.
     pub fn restamp(
         &mut self,
@@ -237,30 +216,29 @@ impl Shard {
         class: FlowClass,
         rule: Option<RuleSlot>,
     ) {
-        if let Some((entry, cold)) = self.table.pair_mut(index.0) {
-            entry.restamp(cold, generation, class, rule);
-        }
+        self.note_generation(generation);
+        let narrow = self.narrow_rule(rule);
+        let pair = self.table.pair_mut(index.0);
+        let Some((entry, _)) = pair.filter(|(entry, _)| entry.state.is_some()) else {
+            return self.rules.release(narrow);
+        };
+        self.rules.release(entry.rule);
+        entry.rule = narrow;
+        entry.stamp(generation);
+        let yielded = entry.yields();
+        entry.set_class(class);
+        self.give_way.move_to(index.0, yielded, entry.yields());
     }
 
-    /// Ends a flow at once, without a tombstone.
-    pub fn end(&mut self, index: FlowIndex) {
-        if self.table.remove(index.0) {
-            self.timers.clear(index.0);
-            self.counts.ended = self.counts.ended.saturating_add(1);
-        }
-    }
-
-    /// Takes back entries past their deadline; called once a turn. Looks at no more than
-    /// [`EXPIRE_PER_TURN_MAX`] entries; how many it took back.
-    #[inline]
-    pub fn expire(&mut self, now: Tick) -> u32 {
-        let beat = Beat::of(now);
-        self.datagrams.expire(now);
-        if self.timers.is_due(beat) {
-            self.sweep(beat)
-        } else {
-            0
-        }
+    /// Gives one interface a limit of its own, or (`None`) the default again. `false` if there are
+    /// too many of them, or if this shard does not count by interface ([`PerInterface`]). What an
+    /// interface has beyond a new limit stays. Not for the data path.
+    pub fn limit_interface(
+        &mut self,
+        interface: InterfaceSlot,
+        limit: Option<PerInterface>,
+    ) -> bool {
+        self.shares.set_own(interface.0, limit)
     }
 
     /// Places a fragment whose home is here.
@@ -332,84 +310,83 @@ impl Shard {
         ShardStats {
             flows: self.len(),
             max_flows: self.capacity(),
+            can_give_way: self.give_way.count(),
             ..self.counts
         }
     }
 
-    /// Bytes of memory taken for a table full of IPv4 flows, and how many more IPv6 could touch.
+    /// Bytes of memory that the shard takes.
     #[must_use]
-    pub fn memory_bytes(&self) -> (usize, usize) {
-        let (bytes, bytes_v6) = self.table.bytes();
-        let timers = (self.capacity() as usize).saturating_mul(size_of::<u16>());
-        (bytes.saturating_add(timers), bytes_v6)
-    }
-
-    /// Begins a flow in an entry that has this key already.
-    fn start(
-        &mut self,
-        index: FlowIndex,
-        key: &FlowKey,
-        new: &NewFlow,
-        packet: &IpPacket,
-        frame_len: u32,
-        now: Tick,
-    ) {
-        let (mut entry, mut cold) = begin(key, new, packet, now);
-        let state = entry.state.unwrap_or(FlowState::Other);
-        let deadline = Beat::of(now).after(span_of(&self.spans, state));
-        entry.set_deadline(deadline);
-        entry.count(&mut cold, Side::Original, frame_len);
-        if let Some((to, to_cold)) = self.table.pair_mut(index.0) {
-            (*to, *to_cold) = (entry, cold);
-            self.timers.file(index.0, deadline);
-            self.count_opened(packet);
+    pub fn memory_bytes(&self) -> ShardMemory {
+        let (table, ipv6) = self.table.bytes();
+        let parts = [
+            table,
+            self.timers.bytes(),
+            self.give_way.bytes(),
+            self.shares.bytes(),
+            self.challenges.bytes(),
+            size_of::<Self>(),
+        ];
+        ShardMemory {
+            flows: parts.into_iter().fold(0, usize::saturating_add),
+            ipv6,
+            heavy: self.records.bytes(),
         }
     }
 
-    fn count_opened(&mut self, packet: &IpPacket) {
-        self.counts.opened = self.counts.opened.saturating_add(1);
-        let is_middle = match packet.transport {
-            Transport::Tcp(ref segment) => !segment.flags.is_open(),
-            _ => false,
-        };
-        if is_middle {
-            self.counts.picked_up = self.counts.picked_up.saturating_add(1);
-        }
+    /// How long a state lasts without a packet, in beats.
+    #[inline]
+    pub(super) fn span(&self, state: FlowState) -> u32 {
+        span_of(&self.spans, state)
     }
 
-    fn sweep(&mut self, now: Beat) -> u32 {
-        let mut freed = 0u32;
-        let (timers, table) = (&mut self.timers, &mut self.table);
-        timers.sweep(now, table.used(), EXPIRE_PER_TURN_MAX, |slot| {
-            let live = table.entry(slot).filter(|entry| entry.is_live(now));
-            if let Some(entry) = live {
-                return Fired::Lives(entry.deadline());
-            }
-            freed = freed.saturating_add(u32::from(table.remove(slot)));
-            Fired::Freed
-        });
-        self.counts.expired = self.counts.expired.saturating_add(u64::from(freed));
-        freed
+    /// The number that entries hold for a rule; a rule too many is forgotten.
+    #[inline]
+    pub(super) fn narrow_rule(&mut self, rule: Option<RuleSlot>) -> Narrow {
+        let narrow = rule.and_then(|rule| self.rules.take(rule.0));
+        narrow.unwrap_or(Narrow::NONE)
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is kept")]
+    pub(super) fn note_generation(&mut self, generation: Generation) {
+        self.newest = generation.0 as u32;
+    }
+
+    #[inline]
+    fn head_of(&self, entry: &Entry) -> FlowHead {
+        let interface = self.interfaces.slot(entry.interface);
+        FlowHead {
+            interface: InterfaceSlot(interface.unwrap_or(u32::MAX)),
+            rule: self.rules.slot(entry.rule).map(RuleSlot),
+            generation_low: entry.generation_low(self.newest),
+            class: entry.class(),
+            direction: entry.direction(),
+            opener: entry.opener(),
+            query_code: entry.query_code(),
+            is_tombstone: entry.is_tombstone(),
+        }
     }
 
     fn view(&self, slot: u32, now: Tick) -> Option<FlowView> {
         let (entry, cold) = self.table.pair(slot)?;
-        let state = entry.state?;
-        if !entry.is_live(Beat::of(now)) {
+        let (state, beat) = (entry.state?, Beat::of(now));
+        if !entry.is_live(beat) {
             return None;
         }
-        let expires_in = entry.deadline().tick().since(now);
-        let span = Beat(u64::from(span_of(&self.spans, state))).tick();
+        let expires_in = entry.deadline(beat).tick().since(now);
+        let span = Beat(u64::from(self.span(state))).tick();
+        let sent_by = |side| self.records.total(entry.traffic, entry.weight(), side);
         Some(FlowView {
             index: FlowIndex(slot),
             key: self.table.key(slot)?,
-            head: entry.head(cold),
+            head: self.head_of(entry),
             state,
-            age: now.since(cold.started()),
+            age: now.since(entry.started(cold, now)),
             idle: span.since(Tick::default()).saturating_sub(expires_in),
             expires_in,
-            sent: entry.traffic(cold, Side::Original),
-            answered: entry.traffic(cold, Side::Reply),
+            sent: sent_by(Side::Original),
+            answered: sent_by(Side::Reply),
         })
     }
 }
@@ -418,7 +395,7 @@ impl Shard {
 #[inline]
 fn advance(
     entry: &mut Entry,
-    cold: &mut Cold,
+    aside: &mut Aside<'_>,
     side: Side,
     packet: &IpPacket,
     is_strict: bool,
@@ -428,10 +405,13 @@ fn advance(
             advance_udp(entry, side);
             Step::Refresh
         }
-        Some(FlowState::UdpStream | FlowState::Other) => Step::Refresh,
-        Some(FlowState::Icmp) => advance_icmp(cold, side, packet),
+        Some(FlowState::UdpStream | FlowState::Other) => {
+            entry.set(Mark::Seen, side);
+            Step::Refresh
+        }
+        Some(FlowState::Icmp) => advance_icmp(entry, side, packet),
         Some(state) => match packet.transport {
-            Transport::Tcp(ref segment) => tcp::advance(entry, cold, side, segment, is_strict),
+            Transport::Tcp(ref segment) => tcp::advance(entry, aside, side, segment, is_strict),
             // A later fragment of a segment: its header went before it.
             _ if state.is_tombstone() => Step::Invalid,
             _ => Step::Keep,
@@ -454,32 +434,16 @@ fn advance_udp(entry: &mut Entry, side: Side) {
 
 /// A query of another code is another question to the rules. The reply may have any: hosts answer
 /// with the query's or with 0.
-fn advance_icmp(cold: &Cold, side: Side, packet: &IpPacket) -> Step {
+fn advance_icmp(entry: &mut Entry, side: Side, packet: &IpPacket) -> Step {
     match packet.transport {
-        Transport::Icmp { code, .. } if side == Side::Original && u32::from(code) != cold.isn => {
+        Transport::Icmp { code, .. } if side == Side::Original && code != entry.query_code() => {
             Step::Reopen
         }
-        _ => Step::Refresh,
-    }
-}
-
-/// The entry of a flow that `packet` opens; its deadline is still to be set.
-fn begin(key: &FlowKey, new: &NewFlow, packet: &IpPacket, now: Tick) -> (Entry, Cold) {
-    let mut entry = Entry::new(&PackedKey::of(key), new);
-    let mut cold = Cold::new(new, now);
-    match packet.transport {
-        Transport::Tcp(ref segment) => tcp::open(&mut entry, &mut cold, segment),
-        Transport::Udp { .. } => {
-            entry.state = Some(FlowState::Udp);
-            entry.set(Mark::Seen, Side::Original);
+        _ => {
+            entry.set(Mark::Seen, side);
+            Step::Refresh
         }
-        Transport::Icmp { code, .. } => {
-            entry.state = Some(FlowState::Icmp);
-            cold.isn = u32::from(code);
-        }
-        Transport::Other => entry.state = Some(FlowState::Other),
     }
-    (entry, cold)
 }
 
 /// Timeouts in beats, by state.

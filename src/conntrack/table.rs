@@ -1,8 +1,9 @@
 //! Where the flows lie: parallel arrays of fixed length, a list of free slots through them, and
 //! the index that leads from a key to a slot. Knows keys, not time and not protocols.
 
-use super::entry::{Cold, Entry, PackedKey};
+use super::entry::{Cold, Entry};
 use super::index::Index;
+use super::key::PackedKey;
 use crate::cpu::prefetch;
 use crate::packet::FlowHasher;
 use crate::packet::FlowKey;
@@ -55,9 +56,8 @@ impl Table {
 
     #[inline]
     pub(super) fn prefetch_entry(&self, hash: u64) {
-        let candidate = self.index.candidate(hash);
-        if let Some(entry) = candidate.and_then(|slot| self.entries.get(slot as usize)) {
-            prefetch(entry);
+        if let Some(slot) = self.index.candidate(hash) {
+            self.prefetch_slot(slot);
         }
     }
 
@@ -102,20 +102,31 @@ impl Table {
         Some(slot)
     }
 
-    /// Frees a slot, if it is in use.
-    pub(super) fn remove(&mut self, slot: u32) -> bool {
-        let Some(key) = self.key(slot) else {
-            return false;
-        };
-        let hash = self.hash(&key);
+    /// Asks for the line of a slot.
+    #[inline]
+    pub(super) fn prefetch_slot(&self, slot: u32) {
+        if let Some(entry) = self.entries.get(slot as usize) {
+            prefetch(entry);
+        }
+    }
+
+    /// Frees a slot, if it is in use; what was in it. `hash` is that of its key.
+    pub(super) fn remove(&mut self, slot: u32, hash: u64) -> Option<Entry> {
+        let to = self.entries.get_mut(slot as usize)?;
+        let entry = *to;
+        entry.state?;
         let is_removed = self.index.remove(hash, slot);
         debug_assert!(is_removed, "a flow that the index does not know");
-        if let Some(entry) = self.entries.get_mut(slot as usize) {
-            *entry = Entry::free_before(self.free_head);
-            self.free_head = slot;
-            self.len = self.len.saturating_sub(1);
-        }
-        true
+        *to = Entry::free_before(self.free_head);
+        self.free_head = slot;
+        self.len = self.len.saturating_sub(1);
+        Some(entry)
+    }
+
+    /// The hash of a slot in use.
+    #[inline]
+    pub(super) fn hash_of(&self, slot: u32) -> Option<u64> {
+        Some(self.hash(&self.key(slot)?))
     }
 
     /// The key of a slot in use.

@@ -51,8 +51,10 @@
 //! **Windows** are those of "Real Stateful TCP Packet Filtering in IP Filter" (van Rooij, 2001),
 //! with the largest window that a side has advertised standing for the current one.
 
-use super::entry::{Cold, Entry, MARK_ISN_KNOWN, MARK_LENIENT, Mark, SCALE_NONE, Side};
+use super::challenge::Challenges;
+use super::entry::{Cold, Entry, SCALE_NONE};
 use super::flow::FlowState;
+use super::sides::{MARK_ISN_KNOWN, MARK_LENIENT, Mark, Side};
 use crate::packet::TcpHeader;
 
 /// What a packet does to its flow; a change of state restarts the timer too.
@@ -74,6 +76,14 @@ const ACK_LAG_MIN: u32 = 66_000;
 /// Window scale assumed where the handshake was not seen (RFC 7323 §2.3: the largest).
 const SCALE_MAX: u8 = 14;
 
+/// What rare segments need besides the entry.
+#[derive(Debug)]
+pub(super) struct Aside<'a> {
+    pub(super) slot: u32,
+    pub(super) cold: &'a Cold,
+    pub(super) challenges: &'a mut Challenges,
+}
+
 /// Sets the state of a flow that `segment` opens.
 pub(super) fn open(entry: &mut Entry, cold: &mut Cold, segment: &TcpHeader) {
     let flags = segment.flags;
@@ -81,7 +91,7 @@ pub(super) fn open(entry: &mut Entry, cold: &mut Cold, segment: &TcpHeader) {
     *entry.end.at(side) = end_of(segment);
     entry.set(Mark::Seen, side);
     if flags.syn() {
-        cold.isn = segment.sequence;
+        cold.set_isn(segment.sequence);
         entry.marks |= MARK_ISN_KNOWN;
     }
     if flags.is_open() {
@@ -119,19 +129,19 @@ pub(super) fn open(entry: &mut Entry, cold: &mut Cold, segment: &TcpHeader) {
 #[inline]
 pub(super) fn advance(
     entry: &mut Entry,
-    cold: &mut Cold,
+    aside: &mut Aside<'_>,
     side: Side,
     segment: &TcpHeader,
     is_strict: bool,
 ) -> Step {
     match entry.state {
         Some(FlowState::Established | FlowState::Closing) => {
-            synchronized(entry, cold, side, segment, is_strict)
+            synchronized(entry, aside, side, segment, is_strict)
         }
-        Some(FlowState::SynSent) => syn_sent(entry, cold, side, segment, is_strict),
-        Some(FlowState::SynReceived) => syn_received(entry, cold, side, segment, is_strict),
-        Some(FlowState::TimeWait) => time_wait(entry, cold, side, segment),
-        Some(FlowState::Reset) => after_close(entry, cold, side, segment),
+        Some(FlowState::SynSent) => syn_sent(entry, aside.cold, side, segment, is_strict),
+        Some(FlowState::SynReceived) => syn_received(entry, aside.cold, side, segment, is_strict),
+        Some(FlowState::TimeWait) => time_wait(entry, aside.cold, side, segment),
+        Some(FlowState::Reset) => after_close(entry, aside.cold, side, segment),
         _ => Step::Invalid,
     }
 }
@@ -149,12 +159,11 @@ fn syn_sent(
     is_strict: bool,
 ) -> Step {
     let flags = segment.flags;
-    let syn_end = entry.end.original;
-    let acks_syn =
-        flags.ack() && is_within(segment.acknowledgment, cold.isn.wrapping_add(1), syn_end);
+    let (isn, syn_end) = (entry.isn(cold), entry.end.original);
+    let acks_syn = flags.ack() && is_within(segment.acknowledgment, isn.wrapping_add(1), syn_end);
     if flags.rst() {
         let closes = match side {
-            Side::Original => is_within(segment.sequence, cold.isn.wrapping_add(1), syn_end),
+            Side::Original => is_within(segment.sequence, isn.wrapping_add(1), syn_end),
             Side::Reply => acks_syn,
         };
         return if closes {
@@ -165,7 +174,7 @@ fn syn_sent(
     }
     if flags.is_open() {
         if side == Side::Original {
-            return if segment.sequence == cold.isn {
+            return if segment.sequence == isn {
                 Step::Refresh
             } else {
                 Step::Reopen
@@ -210,7 +219,7 @@ fn syn_received(
     }
     if flags.is_open() {
         let is_repeated = match side {
-            Side::Original => segment.sequence == cold.isn,
+            Side::Original => cold.is_isn(segment.sequence),
             Side::Reply => end_of(segment) == entry.end.reply,
         };
         return if is_repeated {
@@ -253,15 +262,15 @@ fn answers_syn(entry: &Entry, cold: &Cold, side: Side, segment: &TcpHeader) -> b
     match side {
         Side::Reply => {
             entry.marks & MARK_ISN_KNOWN != 0
-                && is_within(ack, cold.isn.wrapping_add(1), entry.end.original)
+                && is_within(ack, entry.isn(cold).wrapping_add(1), entry.end.original)
         }
-        Side::Original => segment.sequence == cold.isn && ack == entry.end.reply,
+        Side::Original => cold.is_isn(segment.sequence) && ack == entry.end.reply,
     }
 }
 
 fn synchronized(
     entry: &mut Entry,
-    cold: &mut Cold,
+    aside: &mut Aside<'_>,
     side: Side,
     segment: &TcpHeader,
     is_strict: bool,
@@ -275,7 +284,7 @@ fn synchronized(
         };
     }
     if flags.syn() {
-        return synchronized_syn(entry, cold, side, segment);
+        return synchronized_syn(entry, aside, side, segment);
     }
     if !flags.ack() {
         return stray(is_strict);
@@ -298,11 +307,16 @@ fn synchronized(
 
 #[cold]
 #[inline(never)]
-fn synchronized_syn(entry: &mut Entry, cold: &mut Cold, side: Side, segment: &TcpHeader) -> Step {
+fn synchronized_syn(
+    entry: &mut Entry,
+    aside: &mut Aside<'_>,
+    side: Side,
+    segment: &TcpHeader,
+) -> Step {
     let flags = segment.flags;
     let other = side.opposite();
     if flags.is_open() {
-        cold.challenge = segment.sequence;
+        aside.challenges.note(aside.slot, segment.sequence);
         entry.clear(Mark::Challenged, other);
         entry.set(Mark::Challenged, side);
         return Step::Keep;
@@ -313,13 +327,14 @@ fn synchronized_syn(entry: &mut Entry, cold: &mut Cold, side: Side, segment: &Tc
     let ack = segment.acknowledgment;
     let is_isn_known = entry.marks & MARK_ISN_KNOWN != 0;
     let is_repeated = match side {
-        Side::Original => is_isn_known && segment.sequence == cold.isn,
-        Side::Reply => is_isn_known && ack == cold.isn.wrapping_add(1),
+        Side::Original => is_isn_known && aside.cold.is_isn(segment.sequence),
+        Side::Reply => is_isn_known && aside.cold.is_isn(ack.wrapping_sub(1)),
     };
     if is_repeated {
         return Step::Keep;
     }
-    if entry.has(Mark::Challenged, other) && ack == cold.challenge.wrapping_add(1) {
+    let challenge = aside.challenges.of(aside.slot);
+    if entry.has(Mark::Challenged, other) && challenge == Some(ack.wrapping_sub(1)) {
         close(entry);
     }
     Step::Invalid
@@ -347,8 +362,8 @@ fn time_wait(entry: &mut Entry, cold: &Cold, side: Side, segment: &TcpHeader) ->
 
 /// What may still come after a close: a SYN that is not the old one's repetition.
 fn after_close(entry: &Entry, cold: &Cold, side: Side, segment: &TcpHeader) -> Step {
-    let is_old =
-        side == Side::Original && entry.marks & MARK_ISN_KNOWN != 0 && segment.sequence == cold.isn;
+    let is_isn_known = entry.marks & MARK_ISN_KNOWN != 0;
+    let is_old = side == Side::Original && is_isn_known && cold.is_isn(segment.sequence);
     if segment.flags.is_open() && !is_old {
         Step::Reopen
     } else {

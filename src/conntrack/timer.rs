@@ -17,6 +17,14 @@ use crate::clock::Tick;
 /// Most entries that one turn looks at; each costs two cache misses at worst.
 pub const EXPIRE_PER_TURN_MAX: u32 = 128;
 
+/// Entries whose cache misses the sweep takes at the same time.
+pub(super) const SWEEP_BATCH: usize = 32;
+
+/// Such batches in a turn.
+pub(super) const SWEEPS_PER_TURN: usize = 4;
+
+const _: () = assert!(SWEEP_BATCH * SWEEPS_PER_TURN == EXPIRE_PER_TURN_MAX as usize);
+
 /// Most timers that one turn reads: 128 cache lines in order.
 pub const SCAN_PER_TURN_MAX: u32 = 4096;
 
@@ -29,38 +37,64 @@ const TIMERS_PER_LINE: usize = 32;
 /// No entry, nothing to look at.
 const IDLE: u16 = 0;
 
-/// Time in units of 2^21 ns (2.1 ms), 40 bits: 73 years. After them every flow is dead at once,
-/// closed rather than open.
+/// Time in units of 2^24 ns (17 ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Beat(pub(super) u64);
 
 impl Beat {
-    const SHIFT: u32 = 21;
-    const MAX: u64 = (1 << 40) - 1;
+    pub(super) const SHIFT: u32 = 24;
     /// From beats to the units of timers, 2^28 ns.
-    const UNIT_SHIFT: u32 = 7;
+    const UNIT_SHIFT: u32 = 4;
+    /// Longest that a deadline is ahead: [`super::TIMEOUT_MAX`], in beats, and more.
+    const AHEAD_MAX: u32 = 1 << 26;
 
     /// The beat of a tick.
     #[inline]
     pub(super) fn of(now: Tick) -> Self {
-        Self((now.0 >> Self::SHIFT).min(Self::MAX))
+        Self(now.0 >> Self::SHIFT)
     }
 
     /// `span` beats later.
     #[inline]
     pub(super) fn after(self, span: u32) -> Self {
-        Self(self.0.saturating_add(u64::from(span)).min(Self::MAX))
+        Self(self.0.saturating_add(u64::from(span)))
     }
 
     /// The start of the beat.
     pub(super) fn tick(self) -> Tick {
-        Tick(self.0 << Self::SHIFT)
+        Tick(self.0.saturating_mul(1 << Self::SHIFT))
     }
 
     /// Beats that last at least as long as `span`.
     pub(super) fn span(span: std::time::Duration) -> u32 {
         let beats = span.as_nanos().div_ceil(1 << Self::SHIFT);
         u32::try_from(beats).unwrap_or(u32::MAX)
+    }
+
+    /// What entries keep of it.
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the low half is what is kept"
+    )]
+    pub(super) fn low(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Whether it is before a deadline of which the low half was kept.
+    #[inline]
+    pub(super) fn is_before(self, deadline: u32) -> bool {
+        deadline.wrapping_sub(self.low()).wrapping_sub(1) < Self::AHEAD_MAX
+    }
+
+    /// The beat with this low half that is ahead by no more than a deadline can be, else behind.
+    #[inline]
+    pub(super) fn nearest(self, low: u32) -> Self {
+        let ahead = low.wrapping_sub(self.low());
+        if ahead <= Self::AHEAD_MAX {
+            return Self(self.0.saturating_add(u64::from(ahead)));
+        }
+        Self(self.0.saturating_sub(u64::from(ahead.wrapping_neg())))
     }
 
     /// The timer unit that it is in.
@@ -74,13 +108,18 @@ impl Beat {
     }
 }
 
-/// What the owner of the entries says about one that is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fired {
-    /// It is gone.
-    Freed,
-    /// It lives until then.
-    Lives(Beat),
+const _: () = assert!(
+    super::TIMEOUT_MAX.as_nanos() >> Beat::SHIFT < Beat::AHEAD_MAX as u128,
+    "a deadline is told from one that has passed"
+);
+
+/// One turn of the sweep.
+#[derive(Debug)]
+pub(super) struct Turn {
+    due_at: u16,
+    /// Where it stops, and where the lap does.
+    end: usize,
+    lap_end: usize,
 }
 
 /// The timers and the sweep's place among them.
@@ -125,57 +164,57 @@ impl Timers {
     /// Whether a lap is under way or would begin now.
     #[inline]
     pub(super) fn is_due(&self, now: Beat) -> bool {
-        self.hand != 0 || now.unit() > self.lap_unit || now.0 == Beat::MAX
+        self.hand != 0 || now.unit() > self.lap_unit
     }
 
-    /// Reads on from where the last call stopped, and names at most `entries_max` due entries to
-    /// `fire`. `used` is how many entries have ever been used.
-    pub(super) fn sweep(
-        &mut self,
-        now: Beat,
-        used: u32,
-        entries_max: u32,
-        mut fire: impl FnMut(u32) -> Fired,
-    ) {
+    /// Begins a turn of the sweep where the last one stopped; `used` is how many entries have
+    /// ever been used.
+    pub(super) fn turn(&mut self, now: Beat, used: u32) -> Turn {
         if self.hand == 0 {
             self.begin_lap(now);
         }
         let due_unit = now.unit().min(self.lap_unit.saturating_add(AHEAD_MAX));
-        let due_at = truncate(due_unit);
-        let end = self
-            .hand
-            .saturating_add(usize::try_from(SCAN_PER_TURN_MAX).unwrap_or(0));
-        let end = end.min(self.timers.len()).min(used as usize);
-        let mut entries = 0;
-        while self.hand < end && entries < entries_max {
-            let is_full_lap = self.is_full_lap;
-            let rest = self.timers.get(self.hand..end).unwrap_or_default();
-            let Some(ahead) = first_due(rest, due_at, is_full_lap) else {
-                self.hand = end;
+        let lap_end = self.timers.len().min(used as usize);
+        let end = self.hand.saturating_add(SCAN_PER_TURN_MAX as usize);
+        Turn {
+            due_at: truncate(due_unit),
+            end: end.min(lap_end),
+            lap_end,
+        }
+    }
+
+    /// The next entries that are due, as many as `due` holds; fewer at the end of the turn. Each
+    /// is then filed or cleared.
+    pub(super) fn collect<'a>(&mut self, turn: &mut Turn, due: &'a mut [u32]) -> &'a [u32] {
+        let mut count = 0usize;
+        for place in &mut *due {
+            let rest = self.timers.get(self.hand..turn.end).unwrap_or_default();
+            let Some(ahead) = first_due(rest, turn.due_at, self.is_full_lap) else {
+                self.hand = self.hand.max(turn.end);
                 break;
             };
             let at = self.hand.saturating_add(ahead);
-            let entry = u32::try_from(at).unwrap_or(u32::MAX);
-            let value = match fire(entry) {
-                Fired::Freed => IDLE,
-                Fired::Lives(deadline) => self.value(deadline),
-            };
-            if let Some(timer) = self.timers.get_mut(at) {
-                *timer = value;
-            }
+            *place = u32::try_from(at).unwrap_or(u32::MAX);
             self.hand = at.saturating_add(1);
-            entries = entries.saturating_add(1);
+            count = count.saturating_add(1);
         }
-        if self.hand >= self.timers.len().min(used as usize) {
+        if self.hand >= turn.lap_end {
+            // The next lap is the next turn's.
             self.hand = 0;
+            turn.end = 0;
         }
+        due.get(..count).unwrap_or_default()
+    }
+
+    /// Bytes that they take.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<u16>().saturating_mul(self.timers.len())
     }
 
     fn begin_lap(&mut self, now: Beat) {
         let unit = now.unit().max(self.lap_unit);
         let ahead = unit.saturating_sub(self.lap_unit);
-        // At the end of time nothing is due any more, and everything is dead.
-        self.is_full_lap = ahead > AHEAD_MAX || now.0 == Beat::MAX;
+        self.is_full_lap = ahead > AHEAD_MAX;
         self.lap_unit = unit;
     }
 
@@ -214,6 +253,13 @@ fn truncate(unit: u64) -> u16 {
 
 #[cfg(test)]
 impl Timers {
+    /// The deadline with this low half that is nearest to the lap's start.
+    pub(super) fn near_lap(&self, low: u32) -> Beat {
+        let lap = Beat(self.lap_unit << Beat::UNIT_SHIFT);
+        let ahead = low.wrapping_sub(lap.low()).cast_signed();
+        Beat(lap.0.saturating_add_signed(i64::from(ahead)))
+    }
+
     /// Entries with a timer.
     pub(super) fn filed(&self) -> usize {
         self.timers.iter().filter(|timer| **timer != IDLE).count()

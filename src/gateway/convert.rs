@@ -2,7 +2,7 @@
 
 use crate::af_xdp::{self, LinkOptions};
 use crate::config::{self, Config};
-use crate::conntrack::{ShardConfig, TcpPickup, Timeouts};
+use crate::conntrack::{PerInterface, ShardConfig, TcpPickup, Timeouts};
 use crate::pipeline::{
     ExemptPort, ExemptRules, IcmpErrors, LinkRules, OnRuleRemoved, PipelineConfig, PortProtocol,
     Unregistered,
@@ -49,6 +49,11 @@ pub fn shard_config(conntrack: &config::Conntrack, shards: u32, seed: [u64; 2]) 
     let times = &conntrack.timeouts;
     ShardConfig {
         max_flows: conntrack.max_flows.div_ceil(shards.max(1)),
+        per_interface: PerInterface {
+            max_flows: conntrack.per_interface.max_flows,
+            new_per_second: conntrack.per_interface.new_per_second,
+        }
+        .divided(shards),
         timeouts: Timeouts {
             tcp_syn_sent: times.tcp_syn_sent,
             tcp_syn_received: times.tcp_syn_received,

@@ -4,7 +4,7 @@ use super::exempt::{ExemptRules, Exemption};
 use super::outcome::{Arrival, Outcome};
 use crate::clock::Tick;
 use crate::conntrack::{
-    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, Shard, Track,
+    Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, OpenError, Shard, Track,
 };
 use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport, VlanTags};
 use crate::snapshot::{Decision, InterfaceRef, Question, Snapshot};
@@ -250,8 +250,14 @@ impl Judge<'_> {
                 };
                 let length = arrival.original_len;
                 let opened = self.shard.open(key, hash, &flow, packet, length, self.now);
-                if opened.is_err() && needs_entry {
-                    return self.denied(interface, direction, DropReason::TableFull);
+                if let Err(error) = opened
+                    && needs_entry
+                {
+                    let reason = match error {
+                        OpenError::Full => DropReason::TableFull,
+                        OpenError::Limit => DropReason::Limit,
+                    };
+                    return self.denied(interface, direction, reason);
                 }
             }
         }

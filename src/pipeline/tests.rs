@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::Tick;
 use crate::compile::Compiler;
-use crate::conntrack::{Shard, ShardConfig, TcpPickup, Timeouts};
+use crate::conntrack::{PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
 use crate::document::Source;
 use crate::packet::build::{self, FrameBuilder};
 use crate::policy::{self, KnownLinks};
@@ -40,6 +40,7 @@ impl World {
         let snapshot = compile(&mut compiler, policy, Generation(1));
         let shard = ShardConfig {
             max_flows,
+            per_interface: PerInterface::default(),
             timeouts: Timeouts::default(),
             tcp_pickup: TcpPickup::Rules,
             tcp_strict: false,
@@ -382,8 +383,12 @@ fn an_untracked_flow_is_cut_at_once_when_its_rule_goes() {
 #[test]
 fn an_untracked_flow_needs_no_room_in_the_table() {
     let mut world = World::with_flows(OPEN, 1);
-    let outbound = build::v4("10.0.0.1", "192.0.2.77").tcp(50_000, 443).syn();
+    let connection = build::v4("10.0.0.1", "192.0.2.77").tcp(50_000, 443);
+    let outbound = connection.clone().syn();
     world.passes(Inside, &outbound, PassReason::Rule);
+    world.passes(Outside, &accepted(&connection), PassReason::Tracked);
+    let last = connection.ack().sequence(1).acknowledgment(501);
+    world.passes(Inside, &last, PassReason::Tracked);
     let second = build::v4("10.0.0.1", "192.0.2.78").tcp(50_000, 443).syn();
     world.drops(Inside, &second, DropReason::TableFull);
     world.passes(Outside, &request().syn(), PassReason::Untracked);

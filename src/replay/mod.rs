@@ -235,7 +235,7 @@ fn entry_of(line: &mut VecDeque<Entry>, answered: u64, index: u64) -> Option<&mu
 mod tests {
     use super::*;
     use crate::compile::Compiler;
-    use crate::conntrack::{ShardConfig, TcpPickup, Timeouts};
+    use crate::conntrack::{PerInterface, ShardConfig, TcpPickup, Timeouts};
     use crate::document::Source;
     use crate::packet::build::{self, FrameBuilder};
     use crate::policy::{self, KnownLinks};
@@ -260,6 +260,7 @@ groups = ["web"]
         let config = PipelineConfig::default();
         let shard = ShardConfig {
             max_flows: 16,
+            per_interface: PerInterface::default(),
             timeouts: Timeouts::default(),
             tcp_pickup: TcpPickup::Rules,
             tcp_strict: false,

@@ -127,6 +127,7 @@ struct World {
 impl World {
     fn new(settings: u8) -> Self {
         let shard = ShardConfig {
+            per_interface: portcullis::conntrack::PerInterface::default(),
             max_flows: FLOWS_MAX,
             timeouts: Timeouts::default(),
             tcp_pickup: match settings & 1 {

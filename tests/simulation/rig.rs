@@ -143,6 +143,7 @@ fn queues(random: &mut Random, shape: &Shape) -> Vec<OwnQueue<SimPort>> {
 
 fn shard(random: &mut Random, shape: &Shape, now: Tick) -> Shard {
     let config = ShardConfig {
+        per_interface: portcullis::conntrack::PerInterface::default(),
         max_flows: shape.max_flows,
         timeouts: Timeouts::default(),
         tcp_pickup: shape.tcp_pickup,

@@ -17,25 +17,27 @@ const FAMILIES: [[&str; 2]; 2] = [
     ["2001:db8:7:0::1", "2001:db8:7:0::10"],
 ];
 /// Hosts that exist in hand-made packets only.
-const GHOSTS: [&str; 2] = ["10.7.0.40", "10.7.0.20"];
+const GHOSTS: [&str; 2] = crate::GHOSTS[0];
 
-/// Policy of the inside ghost, and of the first real hosts.
-fn ghostly(rules: &str) -> String {
-    policy(rules).replace("\"10.7.0.10\"", "\"10.7.0.10\", \"10.7.0.20\"")
+/// Policy of the inside ghosts, and of the first real hosts.
+pub(crate) fn ghostly(rules: &str) -> String {
+    let ghosts = "\"10.7.0.10\", \"10.7.0.20\", \"2001:db8:7:0::20\"";
+    policy(rules).replace("\"10.7.0.10\"", ghosts)
 }
 
-const TCP_80: &str = r#"ingress = [{ protocol = "tcp", ports = 80, from = ["10.7.0.0/24"] }]
+pub(crate) const TCP_80: &str = r#"
+    ingress = [{ protocol = "tcp", ports = 80, from = ["10.7.0.0/24"] }]
     egress = []"#;
 
 /// A TCP connection between two ghosts, packet by packet.
-struct Conversation<'a> {
+pub(crate) struct Conversation<'a> {
     lab: &'a Lab,
-    client: (IpAddr, u16),
-    server: (IpAddr, u16),
+    pub(crate) client: (IpAddr, u16),
+    pub(crate) server: (IpAddr, u16),
 }
 
 impl<'a> Conversation<'a> {
-    fn new(lab: &'a Lab, port: u16) -> Self {
+    pub(crate) fn new(lab: &'a Lab, port: u16) -> Self {
         let [client, server] = GHOSTS.map(address);
         Self {
             lab,
@@ -45,28 +47,40 @@ impl<'a> Conversation<'a> {
     }
 
     /// A segment of the client; whether it came through.
-    fn client(&self, flags: u8, sequence: u32, acknowledgment: u32, data: &[u8]) -> bool {
+    pub(crate) fn client(
+        &self,
+        flags: u8,
+        sequence: u32,
+        acknowledgment: u32,
+        data: &[u8],
+    ) -> bool {
         let segment = Segment {
             flags,
             sequence,
             acknowledgment,
         };
         self.lab
-            .crosses(Side::Outside, &tcp(self.client, self.server, segment, data))
+            .passes(Side::Outside, &tcp(self.client, self.server, segment, data))
     }
 
-    fn server(&self, flags: u8, sequence: u32, acknowledgment: u32, data: &[u8]) -> bool {
+    pub(crate) fn server(
+        &self,
+        flags: u8,
+        sequence: u32,
+        acknowledgment: u32,
+        data: &[u8],
+    ) -> bool {
         let segment = Segment {
             flags,
             sequence,
             acknowledgment,
         };
         self.lab
-            .crosses(Side::Inside, &tcp(self.server, self.client, segment, data))
+            .passes(Side::Inside, &tcp(self.server, self.client, segment, data))
     }
 
     /// Three segments; the client's next is 1001, the server's 5001.
-    fn establish(&self) {
+    pub(crate) fn establish(&self) {
         assert!(
             self.client(SYN, 1000, 0, b""),
             "SYN: {:?}",
@@ -84,7 +98,7 @@ impl<'a> Conversation<'a> {
         );
     }
 
-    fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         let flows = self.lab.json(&["flows", "--json"]);
         let port = Value::from(self.client.1);
         let mut flows = flows.as_array().unwrap().iter();
@@ -453,7 +467,7 @@ fn data_outside_the_window_passes_unless_strict() {
 }
 
 #[test]
-fn a_full_table_refuses_new_flows_and_keeps_the_old() {
+fn a_table_full_of_answered_flows_refuses_new_ones_and_keeps_the_old() {
     let rules = r#"ingress = [{ protocol = "udp", from = ["10.7.0.0/24"] }]"#;
     let gateway = "[conntrack]\nmax_flows = 64\n";
     wire_test(
@@ -466,22 +480,32 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old() {
             let [far, own] = GHOSTS.map(address);
             let ask = |port: u16| udp((far, port), (own, 9), b"?");
             let answer = |port: u16| udp((own, 9), (far, port), b"!");
-            let frames: Vec<_> = (1000..1200)
-                .map(|port| lab.frame(Side::Outside, 0, &ask(port)))
-                .collect();
-            let passed = lab.cross(Side::Outside, &frames);
-            let kept: Vec<u16> = (1000..)
-                .zip(&passed)
-                .filter(|(_, p)| **p)
-                .map(|(at, _)| at)
-                .collect();
+            let mut kept = Vec::new();
+            for first in (1000..1200).step_by(8) {
+                let ports = first..first + 8;
+                let asks = ports
+                    .clone()
+                    .map(|port| lab.frame(Side::Outside, 0, &ask(port)));
+                let asks: Vec<_> = asks.collect();
+                lab.cross(Side::Outside, &asks);
+                let answers = ports
+                    .clone()
+                    .map(|port| lab.frame(Side::Inside, 0, &answer(port)));
+                let answers: Vec<_> = answers.collect();
+                let passed = lab.cross(Side::Inside, &answers);
+                kept.extend(ports.zip(passed).filter(|(_, p)| *p).map(|(port, _)| port));
+            }
             assert!(
                 (64..200).contains(&kept.len()),
-                "{} flows of max_flows = 64",
+                "{} answered flows of max_flows = 64",
                 kept.len()
             );
-            let refused = u64::try_from(200 - kept.len()).unwrap();
-            assert_eq!(lab.dropped("table-full"), refused, "{:?}", lab.reasons());
+            let before = lab.dropped("table-full");
+            let asks = (2000..2040).map(|port| lab.frame(Side::Outside, 0, &ask(port)));
+            let asks: Vec<_> = asks.collect();
+            assert!(lab.cross(Side::Outside, &asks).iter().all(|passed| !passed));
+            let refused = lab.dropped("table-full");
+            assert_eq!(refused - before, 40, "{:?}", lab.reasons());
             for port in [kept[0], kept[20], *kept.last().unwrap()] {
                 assert!(lab.crosses(Side::Inside, &answer(port)), "reply of {port}");
                 assert!(lab.crosses(Side::Outside, &ask(port)), "more of {port}");

@@ -6,13 +6,18 @@
     reason = "numbers are cut on purpose, and a failure names its seed"
 )]
 
+mod attack;
+mod full;
 mod lifetime;
 mod occupancy;
 mod random;
 mod tcp_script;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use super::numbers::Narrow;
+use super::traffic::Weight;
 use super::*;
 use crate::clock::Tick;
 use crate::packet::{
@@ -21,18 +26,41 @@ use crate::packet::{
 use crate::types::{Direction, Generation, InterfaceSlot, LinkId, RuleSlot, protocol};
 
 impl Shard {
-    /// Panics unless slots, free list, index and timers agree.
-    fn check(&self) {
+    /// Panics unless slots, free list, index, timers, classes, shares and counters agree.
+    fn check(&mut self) {
         self.table.check();
-        let mut live = 0;
+        let (mut live, mut heavy, mut ruled, mut yielding) = (0, 0, 0, 0);
+        let mut interfaces = HashMap::new();
         for slot in 0..self.table.used() {
             let entry = self.table.entry(slot).unwrap();
+            assert_eq!(self.give_way.class(slot), entry.yields());
             if entry.state.is_some() {
                 live += 1;
-                self.timers.check(slot, entry.deadline());
+                heavy += usize::from(entry.weight() == Weight::Heavy);
+                ruled += u32::from(entry.rule != Narrow::NONE);
+                yielding += u32::from(entry.yields().is_some());
+                let interface = self.interfaces.slot(entry.interface).unwrap();
+                *interfaces.entry(interface).or_insert(0) += 1;
+                let deadline = self.timers.near_lap(entry.deadline_low());
+                self.timers.check(slot, deadline);
             }
         }
         assert_eq!(self.timers.filed(), live);
+        assert_eq!(self.records.held(), heavy);
+        assert_eq!(self.rules.names(), ruled);
+        assert_eq!(self.give_way.count(), yielding);
+        assert_eq!(self.interfaces.names() as usize, live);
+        if self.shares.is_counting() {
+            for (interface, flows) in interfaces {
+                assert_eq!(self.shares.flows(InterfaceSlot(interface)), flows);
+            }
+        }
+        let stats = self.stats();
+        let ended = stats.expired + stats.ended + stats.evicted;
+        assert_eq!(stats.opened - stats.reopened, ended + live as u64);
+        let by = stats.evicted_by;
+        let evicted = by.untracked + by.tombstones + by.unanswered + by.half_open;
+        assert_eq!(stats.evicted, evicted);
     }
 }
 
@@ -61,6 +89,7 @@ impl Random {
 fn config(max_flows: u32) -> ShardConfig {
     ShardConfig {
         max_flows,
+        per_interface: PerInterface::default(),
         timeouts: Timeouts::default(),
         tcp_pickup: TcpPickup::Rules,
         tcp_strict: false,
@@ -123,7 +152,7 @@ fn key_of(packet: &IpPacket) -> (FlowKey, End) {
 }
 
 /// Opens a flow with its first packet.
-fn open(shard: &mut Shard, packet: &IpPacket, now: Tick) -> Result<FlowIndex, TableFull> {
+fn open(shard: &mut Shard, packet: &IpPacket, now: Tick) -> Result<FlowIndex, OpenError> {
     let (key, from) = key_of(packet);
     let hash = shard.hash(&key);
     shard.open(&key, hash, &new_flow(from), packet, 60, now)

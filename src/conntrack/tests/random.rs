@@ -1,8 +1,9 @@
 //! Random operations on a small shard and on the oracle, compared after every step. A failure
 //! prints its seed; `SEED=…` replays it.
 
-use super::super::entry::{Mark, Side};
+use super::super::give_way::Yields;
 use super::super::oracle::{Oracle, OracleFlow, rounded};
+use super::super::sides::{Mark, Side};
 use super::*;
 
 const CAPACITY: u32 = 24;
@@ -31,7 +32,18 @@ struct World {
     random: Random,
     shard: Shard,
     oracle: Oracle,
+    limits: PerInterface,
+    buckets: [Bucket; 3],
+    /// By class, as the oracle saw them go.
+    evicted: [u64; 4],
     now: Tick,
+}
+
+/// New flows that an interface may open, in nanoseconds that they take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    spent: u64,
+    at: u64,
 }
 
 #[test]
@@ -50,10 +62,19 @@ fn shard_does_what_the_oracle_does() {
         };
         config.timeouts.tcp_established = Duration::from_secs(432_000 >> (seed % 11));
         let now = Tick(seed.wrapping_mul(1_234_567_891));
+        // One kind of limit at a time, so that the oracle can tell which one refused.
+        match seed % 3 {
+            0 => config.per_interface.max_flows = 9,
+            1 => config.per_interface.new_per_second = 2,
+            _ => {}
+        }
         let world = World {
             random: Random(seed),
             shard: Shard::new(&config, now),
             oracle: Oracle::new(&config),
+            limits: config.per_interface,
+            buckets: [Bucket::default(); 3],
+            evicted: [0; 4],
             now,
         };
         let _guard = PrintSeed(seed);
@@ -188,6 +209,7 @@ impl World {
                 FlowClass::Tracked
             },
             generation: Generation(u64::from(step)),
+            interface: interface_of(flow),
             ..new_flow(from)
         };
         let len = 60 + step % 1_400;
@@ -202,6 +224,7 @@ impl World {
         let expected = self.oracle.track(&key, packet, from, len, self.now);
         assert_eq!(track, expected, "{packet:?} on {before:#?}");
         if track == Track::Reopen && is_allowed && admission == Admission::Open {
+            self.spend(new.interface);
             self.shard.reopen(index, &new, packet, len, self.now);
             self.oracle.open(key, new, packet, len, self.now);
         }
@@ -216,23 +239,93 @@ impl World {
 
     fn open(&mut self, key: &FlowKey, hash: FlowHash, new: NewFlow, packet: &IpPacket, len: u32) {
         // Those that a full sweep could not have taken back yet: a timer unit and a beat.
-        let slack = (1 << 28) + (1 << 21);
+        let slack = (1 << 28) + (1 << 24);
         let now = rounded(self.now);
-        let held = self.oracle.flows.values();
-        let held = held.filter(|flow| flow.deadline + slack > now).count();
-        match self.shard.open(key, hash, &new, packet, len, self.now) {
+        let flows = || self.oracle.flows.iter().filter(|(other, _)| *other != key);
+        let held = flows().filter(|(_, flow)| flow.deadline + slack > now);
+        let held_count = held.clone().count();
+        let is_its = |flow: &OracleFlow| flow.new.interface == new.interface;
+        let held_its = held.filter(|(_, flow)| is_its(flow)).count();
+        let live = || flows().filter(|(_, flow)| flow.deadline > now);
+        let live_its = live().filter(|(_, flow)| is_its(flow)).count();
+        let yields: Vec<Yields> = live().filter_map(|(_, flow)| flow.yields()).collect();
+        let last = match new.class {
+            FlowClass::Untracked => Yields::Untracked,
+            _ => Yields::HalfOpen,
+        };
+        // One that has had no time for an answer ranks with the half-open ones.
+        let second = 1_020_000_000;
+        let is_any_young = live().any(|(_, flow)| {
+            let timeout = self.oracle.timeout(flow.state);
+            flow.yields() == Some(Yields::Unanswered) && now + timeout < flow.deadline + second
+        });
+        let limit = self.limits.max_flows as usize;
+        let result = self.shard.open(key, hash, &new, packet, len, self.now);
+        let gone: Vec<FlowKey> = live()
+            .filter(|(key, _)| {
+                self.shard
+                    .find(key, self.shard.hash(key), self.now)
+                    .is_none()
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        match result {
             Ok(_) => {
+                assert!(limit == 0 || live_its < limit);
+                assert!(self.spend(new.interface), "opened beyond its rate");
+                assert!(gone.len() <= 1, "{gone:?} went for one");
+                if let Some(victim) = gone.first() {
+                    let flow = self.oracle.flows.remove(victim).unwrap();
+                    let class = flow.yields().expect("it is established");
+                    let first = yields.iter().min().unwrap();
+                    assert!(class == *first || class == Yields::HalfOpen && is_any_young);
+                    assert!(class == *first || *first == Yields::Unanswered);
+                    assert!(class <= last);
+                    assert_eq!(self.shard.len(), CAPACITY);
+                    assert!(held_count >= CAPACITY as usize, "evicted with room");
+                    self.evicted[class as usize] += 1;
+                }
                 self.oracle.open(*key, new, packet, len, self.now);
                 self.compare(key);
             }
-            Err(TableFull) => assert!(held >= CAPACITY as usize, "refused with {held} flows"),
+            Err(OpenError::Full) => {
+                assert!(
+                    held_count >= CAPACITY as usize,
+                    "refused with {held_count} flows"
+                );
+                assert!(yields.iter().all(|class| *class > last) && gone.is_empty());
+            }
+            Err(OpenError::Limit) => {
+                assert!(gone.is_empty());
+                assert!(limit != 0 && held_its >= limit || !self.spend(new.interface));
+            }
         }
+        let by = self.shard.stats().evicted_by;
+        let by = [by.untracked, by.tombstones, by.unanswered, by.half_open];
+        assert_eq!(by, self.evicted);
         let live = self
             .oracle
             .flows
             .values()
             .filter(|flow| flow.deadline > now);
         assert!(live.count() <= CAPACITY as usize);
+    }
+
+    /// Spends the time of one new flow, if the interface has it.
+    fn spend(&mut self, interface: InterfaceSlot) -> bool {
+        let rate = u64::from(self.limits.new_per_second);
+        if rate == 0 {
+            return true;
+        }
+        let step = 1_000_000_000 / rate;
+        let bucket = &mut self.buckets[usize::try_from(interface.0 / 70_000).unwrap()];
+        bucket.spent = bucket.spent.saturating_sub(self.now.0 - bucket.at);
+        bucket.at = self.now.0;
+        if bucket.spent + step > step * rate {
+            return false;
+        }
+        bucket.spent += step;
+        true
     }
 
     fn compare(&self, key: &FlowKey) {
@@ -447,6 +540,11 @@ fn edges(flow: &OracleFlow, from: End) -> (Vec<u32>, Vec<u32>) {
     acks.extend(its.challenge.map(|syn| syn.wrapping_add(1)));
     acks.extend(end.map(|end| end.wrapping_sub(window(me).max(66_000))));
     (sequences, acks)
+}
+
+/// Three interfaces, far apart.
+fn interface_of(flow: u64) -> InterfaceSlot {
+    InterfaceSlot(u32::try_from(flow % 3).unwrap() * 70_000)
 }
 
 fn compare_flow(view: &FlowView, key: &FlowKey, flow: &OracleFlow, now: Tick) {

@@ -197,7 +197,7 @@ fn syn_with_another_number_on_a_half_open_flow_is_judged() {
 #[test]
 fn unanswered_syn_is_gone_after_its_timeout() {
     run("> S seq=0 : open syn-sent
-         +30.01
+         +30.04
          < SA seq=0 ack=1 : open syn-received");
 }
 
@@ -215,7 +215,7 @@ fn challenge_ack_to_a_syn_passes_and_answers_nothing() {
     run("> S seq=0 : open syn-sent
          < A seq=900 ack=5555 : pass syn-sent
          > R seq=5555 : pass syn-sent
-         +30.01
+         +30.04
          < A seq=900 ack=5555 : open established");
 }
 

@@ -126,6 +126,8 @@ fn fragments_move_no_tcp_state() {
 fn later_fragments_do_not_pass_where_the_first_found_no_room() {
     let mut world = World::with_flows(UDP, 1);
     world.passes(Outside, &query(), PassReason::Rule);
+    // Answered, it gives way to nobody.
+    world.passes(Inside, &query().reversed(), PassReason::Tracked);
     let other = build::v4("192.0.2.10", "10.0.0.1")
         .udp(4000, 53)
         .payload_len(100);

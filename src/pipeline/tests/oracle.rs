@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::*;
 use crate::compile::oracle::{Answer, decide, owner};
-use crate::conntrack::oracle::{Oracle as Flows, rounded};
+use crate::conntrack::oracle::{Oracle as Flows, OracleFlow, rounded};
 use crate::conntrack::{Admission, FlowClass, NewFlow, Track};
 use crate::packet::{
     Address, ArpPacket, End, FlowKey, Fragment, IpPacket, Parsed, Transport, VlanTags,
@@ -60,6 +60,8 @@ pub(super) struct Oracle {
     /// How often each interface of the policy has come into it.
     arrivals: BTreeMap<InterfaceId, u64>,
     arrivals_count: u64,
+    /// Flows that the shards have.
+    there: HashSet<FlowKey>,
 }
 
 /// The interface that judges a packet.
@@ -91,6 +93,7 @@ impl Oracle {
             exempt_address,
             exempt_port,
             capacity: shard.max_flows as usize,
+            there: HashSet::new(),
             flows: Flows::new(shard),
             admitted: HashMap::new(),
             arrivals: BTreeMap::new(),
@@ -115,6 +118,31 @@ impl Oracle {
             .retain(|_, flow| rounded(now) < flow.deadline);
         let live = &self.flows.flows;
         self.admitted.retain(|key, _| live.contains_key(key));
+    }
+
+    /// Tells which flows the shards have now: where several may give way, any one may have.
+    pub(super) fn see(&mut self, there: HashSet<FlowKey>) {
+        self.there = there;
+    }
+
+    /// Whether a new flow finds room, after one gave way to it if need be.
+    fn has_room(&mut self, class: FlowClass) -> bool {
+        if self.flows_count() < self.capacity {
+            return true;
+        }
+        let flows = &self.flows.flows;
+        let first = flows.values().filter_map(OracleFlow::rank).min();
+        // An untracked flow needs no entry: only another one gives way to it.
+        let Some(first) = first.filter(|rank| *rank == 0 || class != FlowClass::Untracked) else {
+            return false;
+        };
+        let mut gone = flows.iter().filter(|(key, _)| !self.there.contains(key));
+        let (victim, flow) = gone.next().expect("one gives way");
+        assert_eq!((flow.rank(), gone.next().is_none()), (Some(first), true));
+        let victim = *victim;
+        self.flows.flows.remove(&victim);
+        self.admitted.remove(&victim);
+        true
     }
 
     pub(super) fn flows_count(&self) -> usize {
@@ -322,7 +350,7 @@ impl Oracle {
                 return seat.refused(DropReason::Invalid);
             }
             Admission::Open if ruling.is_opener && !seat.is_local => {
-                if is_known || self.flows_count() < self.capacity {
+                if is_known || self.has_room(ruling.class) {
                     let new = NewFlow {
                         interface: InterfaceSlot(0),
                         rule: ruling.rule.as_ref().map(|_| RuleSlot(0)),

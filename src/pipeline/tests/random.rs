@@ -2,13 +2,13 @@
 //! oracle. A failure prints its seed and the last steps; `SEED=…` replays it.
 #![expect(clippy::print_stderr, reason = "a failure names its seed")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ipnet::IpNet;
 
 use super::oracle::{Expected, Oracle};
 use super::*;
-use crate::packet::{Parsed, TcpFlags, parse};
+use crate::packet::{FlowKey, Parsed, TcpFlags, parse};
 use crate::policy::{
     GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, Rule, SecurityGroup,
     Service,
@@ -293,7 +293,8 @@ impl RandomWorld {
         let workers = if seed.is_multiple_of(3) { 2 } else { 1 };
         let is_small = workers == 1 && seed.is_multiple_of(4);
         let shard = ShardConfig {
-            max_flows: if is_small { 2 } else { 100 },
+            max_flows: if is_small { 1 } else { 100 },
+            per_interface: PerInterface::default(),
             timeouts: Timeouts::default(),
             tcp_pickup: random.pick(&[TcpPickup::Rules, TcpPickup::Rules, TcpPickup::SynOnly]),
             tcp_strict: random.one_in(3),
@@ -391,7 +392,11 @@ impl RandomWorld {
 
     /// A batch of packets, mostly of one.
     fn packets(&mut self) {
-        let count = self.random.pick(&[1, 1, 1, 2, 5]);
+        let mut count = self.random.pick(&[1, 1, 1, 2, 5]);
+        // Who gave way to whom can be told for one packet at a time.
+        if self.oracle.flows_count() + count > self.oracle.capacity {
+            count = 1;
+        }
         // A fragment takes a way of its own and may be overtaken by others of its flow.
         self.fragments = count == 1;
         let packets: Vec<_> = (0..count).map(|_| self.packet()).collect();
@@ -410,6 +415,7 @@ impl RandomWorld {
             };
             let parsed = parse(bytes, bytes.len());
             self.trace.push(Step::Packet(*arrival, parsed));
+            self.oracle.see(self.flows_there());
             let mut expected = self.oracle.judge(&parsed, *arrival, self.now);
             if packets[index + 1..]
                 .iter()
@@ -448,6 +454,16 @@ impl RandomWorld {
             original_len: u32::try_from(bytes.len()).unwrap(),
         };
         (bytes, arrival)
+    }
+
+    fn flows_there(&self) -> HashSet<FlowKey> {
+        let mut keys = HashSet::new();
+        for shard in &self.shards {
+            shard.scan(0, u32::MAX, self.now, &mut |flow| {
+                keys.insert(flow.key);
+            });
+        }
+        keys
     }
 
     /// Received by any worker, judged by their owners. What is handed over comes later, but packets

@@ -1,0 +1,348 @@
+//! How flows come and go: opening, making room, expiring, ending.
+
+use super::entry::{Cold, Entry};
+use super::flow::{FlowClass, FlowHash, FlowIndex, FlowState, NewFlow, OpenError};
+use super::give_way::{ANSWER_BEATS, Room, Yields};
+use super::key::PackedKey;
+use super::numbers::Narrow;
+use super::shard::Shard;
+use super::sides::{Mark, Side};
+use super::tcp;
+use super::timer::{Beat, SWEEP_BATCH, SWEEPS_PER_TURN};
+use super::traffic::Weight;
+use crate::clock::Tick;
+use crate::packet::{FlowKey, IpPacket, Transport};
+use crate::types::InterfaceSlot;
+
+impl Shard {
+    /// Opens a flow with its first packet, which is counted. A flow of the same key, alive or not,
+    /// gives way to it; on a full table one of another key may (give_way.rs). An untracked flow
+    /// needs no entry, so that only an untracked or expired one gives way to it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; counted. Rarely, on a table that is nearly full, it is both buckets of the
+    /// key that are.
+    pub fn open(
+        &mut self,
+        key: &FlowKey,
+        hash: FlowHash,
+        new: &NewFlow,
+        packet: &IpPacket,
+        frame_len: u32,
+        now: Tick,
+    ) -> Result<FlowIndex, OpenError> {
+        let beat = Beat::of(now);
+        if let Some(slot) = self.table.find(key, hash.0) {
+            let entry = self.table.entry(slot);
+            if entry.is_some_and(|entry| entry.is_live(beat)) {
+                return self.open_again(slot, key, hash, new, packet, frame_len, now);
+            }
+            self.forget(slot, hash.0);
+            self.counts.expired = self.counts.expired.saturating_add(1);
+        }
+        let mut admitted = self.shares.admit(new.interface, now);
+        if admitted.is_err() && self.reclaim(beat) {
+            admitted = self.shares.admit(new.interface, now);
+        }
+        if admitted.is_err() {
+            self.counts.limited = self.counts.limited.saturating_add(1);
+            return Err(OpenError::Limit);
+        }
+        let opened = if self.make_room(new.class, beat) {
+            self.insert(key, hash, new, packet, frame_len, now)
+        } else {
+            None
+        };
+        opened.ok_or_else(|| {
+            self.shares.refund(new.interface);
+            self.counts.refused = self.counts.refused.saturating_add(1);
+            OpenError::Full
+        })
+    }
+
+    /// Begins another connection in the entry of a flow that [`super::Track::Reopen`] was said of.
+    /// It counts as a new flow of its interface, but is not refused for that: it takes no room.
+    pub fn reopen(
+        &mut self,
+        index: FlowIndex,
+        new: &NewFlow,
+        packet: &IpPacket,
+        frame_len: u32,
+        now: Tick,
+    ) {
+        let Some(key) = self.table.key(index.0) else {
+            return;
+        };
+        self.counts.reopened = self.counts.reopened.saturating_add(1);
+        self.shares.release(self.interface_of(index.0));
+        if self.shares.admit(new.interface, now).is_err() {
+            self.shares.force(new.interface);
+        }
+        self.restart(index.0, &key, new, packet, frame_len, now);
+    }
+
+    /// Ends a flow at once, without a tombstone.
+    pub fn end(&mut self, index: FlowIndex) {
+        let hash = self.table.hash_of(index.0);
+        if hash.is_some_and(|hash| self.forget(index.0, hash)) {
+            self.counts.ended = self.counts.ended.saturating_add(1);
+        }
+    }
+
+    /// Takes back entries past their deadline; called once a turn. Looks at no more than
+    /// [`super::EXPIRE_PER_TURN_MAX`] entries; how many it took back.
+    #[inline]
+    pub fn expire(&mut self, now: Tick) -> u32 {
+        let beat = Beat::of(now);
+        self.datagrams.expire(now);
+        if self.timers.is_due(beat) {
+            self.sweep(beat)
+        } else {
+            0
+        }
+    }
+
+    /// A flow of the same key is alive: the new one takes its entry.
+    #[expect(clippy::too_many_arguments, reason = "those of `open`")]
+    fn open_again(
+        &mut self,
+        slot: u32,
+        key: &FlowKey,
+        hash: FlowHash,
+        new: &NewFlow,
+        packet: &IpPacket,
+        frame_len: u32,
+        now: Tick,
+    ) -> Result<FlowIndex, OpenError> {
+        let old = self.interface_of(slot);
+        self.shares.release(old);
+        if self.shares.admit(new.interface, now).is_err() {
+            self.shares.force(old);
+            self.counts.limited = self.counts.limited.saturating_add(1);
+            return Err(OpenError::Limit);
+        }
+        self.counts.reopened = self.counts.reopened.saturating_add(1);
+        self.restart(slot, key, new, packet, frame_len, now);
+        let is_there = self.table.find(key, hash.0) == Some(slot);
+        is_there.then_some(FlowIndex(slot)).ok_or(OpenError::Full)
+    }
+
+    /// Makes sure that there is a free entry.
+    fn make_room(&mut self, class: FlowClass, now: Beat) -> bool {
+        if self.table.len() < self.table.capacity() {
+            return true;
+        }
+        if self.reclaim(now) {
+            return true;
+        }
+        let room = match class {
+            FlowClass::Untracked => Room::Spare,
+            FlowClass::Tracked | FlowClass::Unenforced => Room::Any,
+        };
+        let (table, spans) = (&self.table, &self.spans);
+        let is_young = |slot| {
+            let entry = table.entry(slot);
+            entry.is_some_and(|entry| entry.idle(spans, now) < ANSWER_BEATS)
+        };
+        let Some((slot, yields)) = self.give_way.next(room, is_young) else {
+            return false;
+        };
+        let is_live = self.table.entry(slot).is_some_and(|e| e.is_live(now));
+        let hash = self.table.hash_of(slot);
+        if !hash.is_some_and(|hash| self.forget(slot, hash)) {
+            debug_assert!(false, "a flow that is not there gives way");
+            return false;
+        }
+        if is_live {
+            self.counts.evicted = self.counts.evicted.saturating_add(1);
+            self.counts.evicted_by.count(yields);
+        } else {
+            self.counts.expired = self.counts.expired.saturating_add(1);
+        }
+        true
+    }
+
+    /// Sweeps because something is full, once a beat at most; whether that freed any entry.
+    fn reclaim(&mut self, now: Beat) -> bool {
+        if self.reclaimed == Some(now) {
+            return false;
+        }
+        self.reclaimed = Some(now);
+        self.sweep(now) > 0
+    }
+
+    /// Puts a new flow into a free entry.
+    fn insert(
+        &mut self,
+        key: &FlowKey,
+        hash: FlowHash,
+        new: &NewFlow,
+        packet: &IpPacket,
+        frame_len: u32,
+        now: Tick,
+    ) -> Option<FlowIndex> {
+        let (entry, cold, deadline) = self.begin(key, new, packet, frame_len, now)?;
+        let Some(slot) = self.table.insert(key, hash.0, entry, cold) else {
+            self.release_parts(&entry);
+            return None;
+        };
+        self.started(slot, &entry, None, deadline, packet);
+        Some(FlowIndex(slot))
+    }
+
+    /// Begins a flow in an entry that has this key already; its interface is counted.
+    fn restart(
+        &mut self,
+        slot: u32,
+        key: &FlowKey,
+        new: &NewFlow,
+        packet: &IpPacket,
+        frame_len: u32,
+        now: Tick,
+    ) {
+        let Some((entry, cold, deadline)) = self.begin(key, new, packet, frame_len, now) else {
+            // Its interface cannot be named: no flow rather than one of nobody. The old one's
+            // share is released already.
+            self.shares.release(new.interface);
+            self.shares.force(self.interface_of(slot));
+            if let Some(hash) = self.table.hash_of(slot) {
+                self.forget(slot, hash);
+            }
+            return;
+        };
+        let Some((to, to_cold)) = self.table.pair_mut(slot) else {
+            return;
+        };
+        let old = *to;
+        (*to, *to_cold) = (entry, cold);
+        self.release_parts(&old);
+        self.started(slot, &entry, old.yields(), deadline, packet);
+    }
+
+    /// The entry of a flow that `packet` opens, and its deadline; `None` if its interface has no
+    /// number that entries could hold.
+    fn begin(
+        &mut self,
+        key: &FlowKey,
+        new: &NewFlow,
+        packet: &IpPacket,
+        frame_len: u32,
+        now: Tick,
+    ) -> Option<(Entry, Cold, Beat)> {
+        let interface = self.interfaces.take(new.interface.0)?;
+        let mut entry = Entry::new(&PackedKey::of(key), new, now);
+        let mut cold = Cold::new(now);
+        entry.interface = interface;
+        entry.rule = self.narrow_rule(new.rule);
+        self.note_generation(new.generation);
+        entry.set(Mark::Seen, Side::Original);
+        match packet.transport {
+            Transport::Tcp(ref segment) => tcp::open(&mut entry, &mut cold, segment),
+            Transport::Udp { .. } => entry.state = Some(FlowState::Udp),
+            Transport::Icmp { code, .. } => {
+                entry.state = Some(FlowState::Icmp);
+                entry.set_query_code(code);
+            }
+            Transport::Other => entry.state = Some(FlowState::Other),
+        }
+        let state = entry.state.unwrap_or(FlowState::Other);
+        let deadline = Beat::of(now).after(self.span(state));
+        entry.set_deadline(deadline);
+        let side = Side::Original;
+        let weight = self
+            .records
+            .count(&mut entry.traffic, Weight::Light, side, frame_len);
+        entry.set_weight(weight);
+        Some((entry, cold, deadline))
+    }
+
+    /// Files a flow that has begun; `yielded` is what the entry's last one was.
+    fn started(
+        &mut self,
+        slot: u32,
+        entry: &Entry,
+        yielded: Option<Yields>,
+        deadline: Beat,
+        packet: &IpPacket,
+    ) {
+        self.timers.file(slot, deadline);
+        self.give_way.move_to(slot, yielded, entry.yields());
+        self.counts.opened = self.counts.opened.saturating_add(1);
+        let is_middle = match packet.transport {
+            Transport::Tcp(ref segment) => !segment.flags.is_open(),
+            _ => false,
+        };
+        if is_middle {
+            self.counts.picked_up = self.counts.picked_up.saturating_add(1);
+        }
+    }
+
+    /// Removes a flow from everything that knows it; whether it was there.
+    fn forget(&mut self, slot: u32, hash: u64) -> bool {
+        let Some(entry) = self.table.remove(slot, hash) else {
+            return false;
+        };
+        self.timers.clear(slot);
+        self.give_way.move_to(slot, entry.yields(), None);
+        if let Some(interface) = self.interfaces.slot(entry.interface) {
+            self.shares.release(InterfaceSlot(interface));
+        }
+        self.release_parts(&entry);
+        true
+    }
+
+    /// Gives back what an entry holds besides its line.
+    fn release_parts(&mut self, entry: &Entry) {
+        self.records.release(entry.traffic, entry.weight());
+        self.interfaces.release(entry.interface);
+        self.rules.release(entry.rule);
+    }
+
+    fn interface_of(&self, slot: u32) -> InterfaceSlot {
+        let entry = self.table.entry(slot);
+        let narrow = entry.map_or(Narrow::NONE, |entry| entry.interface);
+        InterfaceSlot(self.interfaces.slot(narrow).unwrap_or(u32::MAX))
+    }
+
+    fn sweep(&mut self, now: Beat) -> u32 {
+        let mut turn = self.timers.turn(now, self.table.used());
+        let mut slots = [0; SWEEP_BATCH];
+        let mut freed = 0u32;
+        for _ in 0..SWEEPS_PER_TURN {
+            let due = self.timers.collect(&mut turn, &mut slots);
+            freed = freed.saturating_add(self.sweep_batch(due, now));
+            if due.len() < SWEEP_BATCH {
+                break;
+            }
+        }
+        self.counts.expired = self.counts.expired.saturating_add(u64::from(freed));
+        freed
+    }
+
+    /// Each stage asks for what the next one reads, so that the batch waits for memory only once.
+    fn sweep_batch(&mut self, due: &[u32], now: Beat) -> u32 {
+        for slot in due {
+            self.table.prefetch_slot(*slot);
+        }
+        let mut hashes = [None; SWEEP_BATCH];
+        for (slot, hash) in due.iter().zip(&mut hashes) {
+            let live = self.table.entry(*slot).filter(|entry| entry.is_live(now));
+            if let Some(entry) = live {
+                self.timers.file(*slot, entry.deadline(now));
+                continue;
+            }
+            *hash = self.table.hash_of(*slot);
+            match *hash {
+                Some(hash) => self.table.prefetch_bucket(hash),
+                None => self.timers.clear(*slot),
+            }
+        }
+        let dead = due.iter().zip(&hashes);
+        let dead = dead.filter_map(|(slot, hash)| Some((*slot, (*hash)?)));
+        let mut freed = 0u32;
+        for (slot, hash) in dead {
+            freed = freed.saturating_add(u32::from(self.forget(slot, hash)));
+        }
+        freed
+    }
+}

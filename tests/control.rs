@@ -342,15 +342,14 @@ for port in range(2000, 5000):
         .status();
     assert!(sent.unwrap().success());
     let counted = || gateway.status()["conntrack"]["flows"].as_u64().unwrap();
-    wait_for("they are in the table", || counted() > 2000);
-    let ports: HashSet<u64> = flows(&[])
+    wait_for("they and the ping are in the table", || counted() == 3001);
+    let ports: HashSet<u64> = flows(&["--protocol", "udp"])
         .iter()
         .map(|flow| flow["source_port"].as_u64().unwrap())
         .collect();
-    assert_eq!(ports.len() as u64, counted(), "each once");
-    assert_eq!(flows(&["--limit", "1500", "--end"]).len(), 1500);
-    let left = ports.len() as u64 - 1500;
-    wait_for("the gauge follows", || counted() == left);
+    assert_eq!(ports.len(), 3000, "each once");
+    assert_eq!(flows(&["--all", "--limit", "1500", "--end"]).len(), 1500);
+    wait_for("the gauge follows", || counted() == 1501);
 }
 
 #[test]

@@ -10,6 +10,15 @@
 #[path = "wire/connections.rs"]
 mod connections;
 #[cfg(test)]
+#[path = "wire/errors.rs"]
+mod errors;
+#[cfg(test)]
+#[path = "wire/flows.rs"]
+mod flows;
+#[cfg(test)]
+#[path = "wire/fragments.rs"]
+mod fragments;
+#[cfg(test)]
 #[path = "wire/frames.rs"]
 mod frames;
 #[cfg(test)]
@@ -47,6 +56,46 @@ fn policy(rules: &str) -> String {
         "[security_groups.web]\n{rules}\n[interfaces.web-1]\n\
          addresses = [\"10.7.0.10\", \"2001:db8:7:0::10\"]\ngroups = [\"web\"]\n"
     )
+}
+
+/// Hosts that exist in hand-made packets only, of each family: one outside, one inside.
+#[cfg(test)]
+const GHOSTS: [[&str; 2]; 2] = [
+    ["10.7.0.40", "10.7.0.20"],
+    ["2001:db8:7:0::40", "2001:db8:7:0::20"],
+];
+
+/// How many queues and which cores a gateway has.
+#[cfg(test)]
+struct Shape {
+    queues: u32,
+    cores: &'static [usize],
+}
+
+/// One worker, and two that hand flows to one another.
+#[cfg(test)]
+const SHAPES: [Shape; 2] = [
+    Shape {
+        queues: 1,
+        cores: &[1],
+    },
+    Shape {
+        queues: 4,
+        cores: &[0, 1],
+    },
+];
+
+#[cfg(test)]
+impl Shape {
+    fn plan<'a>(&'a self, policy: &'a str) -> lab::Plan<'a> {
+        lab::Plan {
+            policy,
+            queues: self.queues,
+            frames: 8192 * self.queues,
+            cores: self.cores,
+            ..lab::Plan::default()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -41,8 +41,8 @@ pub use error::{Unfit, XdpError};
 pub use link::{Link, LinkQueue};
 pub use live::{Detached, detach};
 pub use options::{
-    HugePages, LinkDescription, LinkOptions, LinkStatistics, OnExit, PortDescription, PortState,
-    PortStatistics, QueueStatistics, XdpMode, ZeroCopy,
+    HugePages, LinkDescription, LinkOptions, LinkStatistics, OnExit, PageKind, PortDescription,
+    PortState, PortStatistics, QueueStatistics, XdpMode, ZeroCopy,
 };
 pub use queue::XdpQueue;
-pub use umem::{PageKind, Umem};
+pub use umem::Umem;

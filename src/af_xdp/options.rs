@@ -1,7 +1,6 @@
 //! What a link is asked to be, and what it turned out to be.
 
 use super::device::Mode;
-use super::umem::PageKind;
 use crate::types::PortSide;
 
 /// Where the XDP program runs.
@@ -99,6 +98,29 @@ pub struct LinkDescription {
     pub pages: PageKind,
     /// What a device or driver could not do, or needs from the operator; one line each.
     pub notes: Vec<String>,
+}
+
+/// Which pages hold a UMEM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageKind {
+    /// Reserved huge pages (hugetlb).
+    Huge,
+    /// Ordinary memory for which the kernel was asked to use transparent huge pages.
+    Transparent,
+    /// Ordinary pages.
+    Small,
+}
+
+impl PageKind {
+    /// `huge pages`, `transparent huge pages` or `4 KiB pages`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Huge => "huge pages",
+            Self::Transparent => "transparent huge pages",
+            Self::Small => "4 KiB pages",
+        }
+    }
 }
 
 /// How a port turned out.

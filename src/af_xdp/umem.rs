@@ -20,7 +20,7 @@ use std::io;
 
 use super::abi::PACKET_HEADROOM;
 use super::error::XdpError;
-use super::options::HugePages;
+use super::options::{HugePages, PageKind};
 use super::sys::Mapping;
 use crate::port::{ChunkAddr, Frame, FrameMemory};
 
@@ -29,29 +29,6 @@ const HUGE_PAGE_LEN: usize = 2 << 20;
 
 /// `MADV_POPULATE_WRITE`, Linux 5.14; not in every libc release.
 const MADV_POPULATE_WRITE: i32 = 23;
-
-/// Which pages hold a UMEM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PageKind {
-    /// Reserved huge pages (hugetlb).
-    Huge,
-    /// Ordinary memory for which the kernel was asked to use transparent huge pages.
-    Transparent,
-    /// Ordinary pages.
-    Small,
-}
-
-impl PageKind {
-    /// `huge pages`, `transparent huge pages` or `4 KiB pages`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Huge => "huge pages",
-            Self::Transparent => "transparent huge pages",
-            Self::Small => "4 KiB pages",
-        }
-    }
-}
 
 /// The memory area of one link.
 #[derive(Debug)]

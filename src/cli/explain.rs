@@ -109,7 +109,8 @@ fn print_text(explanation: &Explanation) -> Result<(), Failure> {
     Ok(())
 }
 
-fn parse_protocol(text: &str) -> Result<u8, String> {
+/// Reads a protocol's name or number.
+pub(super) fn parse_protocol(text: &str) -> Result<u8, String> {
     match text {
         "tcp" => Ok(protocol::TCP),
         "udp" => Ok(protocol::UDP),

@@ -167,6 +167,19 @@ pub enum FlowState {
 }
 
 impl FlowState {
+    /// All of them, in order.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::SynSent,
+        Self::SynReceived,
+        Self::Established,
+        Self::Closing,
+        Self::TimeWait,
+        Self::Reset,
+        Self::Udp,
+        Self::UdpStream,
+        Self::Icmp,
+        Self::Other,
+    ];
     /// How many there are.
     pub const COUNT: usize = 10;
 

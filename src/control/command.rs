@@ -1,11 +1,10 @@
 //! Everything that may be asked of a running gateway, as data. One JSON object a line on the
 //! control socket; `{"ok": …}` or `{"error": …}` comes back.
 
-use std::net::IpAddr;
-
 use serde::{Deserialize, Serialize};
 
 use super::explain::Endpoint;
+use super::flow_filter::FlowFilter;
 use crate::document::Problem;
 
 /// One request.
@@ -65,21 +64,21 @@ pub struct ExplainRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowsRequest {
-    /// Only of this interface.
+    /// Only these.
     #[serde(default)]
-    pub interface: Option<String>,
-    /// Only with this address at either end.
-    #[serde(default)]
-    pub address: Option<IpAddr>,
+    pub filter: FlowFilter,
     /// At most so many; 0 = as many as one answer may have.
     #[serde(default)]
     pub limit: usize,
     /// Where to go on: an earlier answer's `next`.
     #[serde(default)]
     pub from: Option<FlowCursor>,
-    /// End those that are listed: their next packets are judged as first ones.
+    /// End them, and list those that it ended: their next packets are judged as first ones.
     #[serde(default)]
     pub end: bool,
+    /// With `end` and an empty filter: every flow is meant.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// A place in the tables of all workers.

@@ -9,11 +9,11 @@ use crossbeam::channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 
 use super::command::{FlowCursor, FlowsRequest};
+use super::flow_filter::{FlowMatcher, inside_end};
 use crate::clock::{MonotonicClock, Tick};
 use crate::conntrack::FlowView;
-use crate::packet::End;
 use crate::snapshot::Snapshot;
-use crate::types::{Direction, WorkerId, protocol};
+use crate::types::{WorkerId, protocol};
 use crate::worker::{Exchange, FlowPage, WorkerCommand};
 
 /// A worker answers within a turn, and a sleeper is woken; past this it is stuck.
@@ -125,23 +125,21 @@ fn after(exchange: &Exchange, from: FlowCursor, page: &FlowPage) -> Option<FlowC
     (usize::from(next.worker) < exchange.workers()).then_some(next)
 }
 
-/// Lists live flows.
+/// Lists live flows, and ends them where that is asked.
 ///
 /// # Errors
-/// One line where an interface or worker is not known or a worker does not answer.
+/// One line where a name of the filter or a worker is not known, a worker does not answer, or
+/// flows are to be ended and nothing says which.
 pub(super) fn list(
     exchange: &Exchange,
     snapshot: &Snapshot,
     links: &[String],
     request: &FlowsRequest,
 ) -> Result<FlowList, String> {
-    if let Some(wanted) = &request.interface
-        && !snapshot
-            .interfaces()
-            .any(|(_, interface)| *interface.name == **wanted)
-    {
-        return Err(format!("no interface is called `{wanted}`"));
+    if request.end && request.filter.is_empty() && !request.all {
+        return Err("which flows to end? A filter says, or `all`".to_owned());
     }
+    let matcher = FlowMatcher::new(&request.filter, snapshot)?;
     let limit = match request.limit {
         0 => ROWS_MAX,
         limit => limit.min(ROWS_MAX),
@@ -158,25 +156,27 @@ pub(super) fn list(
         };
         let page = fetch_page(exchange, from)?;
         let worker = WorkerId(from.worker);
-        let mut keys = Vec::new();
-        for flow in &page.rows {
-            let row = describe(worker, flow, snapshot, links);
-            let wanted = request
-                .interface
-                .as_ref()
-                .is_none_or(|name| row.interface.as_ref() == Some(name))
-                && request
-                    .address
-                    .is_none_or(|a| row.source == a || row.destination == a);
+        let mut wanted: Vec<&FlowView> = page
+            .rows
+            .iter()
+            .filter(|flow| matcher.matches(flow))
+            .collect();
+        if request.limit != 0 {
             // Who asks for few wants no more of a page.
-            if wanted && (request.limit == 0 || rows.len() < request.limit) {
-                keys.push(flow.key);
-                rows.push(row);
-            }
+            wanted.truncate(request.limit.saturating_sub(rows.len()));
         }
-        if request.end && !keys.is_empty() {
-            ask(exchange, worker, |reply| WorkerCommand::End(keys, reply))?;
+        if request.end && !wanted.is_empty() {
+            let keys = wanted.iter().map(|flow| flow.key).collect();
+            let ended = ask(exchange, worker, |reply| WorkerCommand::End(keys, reply))?;
+            // Some may have ended by themselves meanwhile. The order stays.
+            let mut ended = ended.iter().peekable();
+            wanted.retain(|flow| ended.next_if(|key| **key == flow.key).is_some());
         }
+        rows.extend(
+            wanted
+                .iter()
+                .map(|flow| describe(worker, flow, snapshot, links)),
+        );
         next = after(exchange, from, &page);
     }
     if request.limit != 0 && rows.len() >= request.limit {
@@ -231,19 +231,15 @@ pub(super) fn count_ended(exchange: &Exchange, next_policy: &Snapshot) -> Result
     while let Some(from) = next {
         let page = fetch_page(exchange, from)?;
         for flow in &page.rows {
-            let inside = match flow.head.direction {
-                Direction::Egress => flow.head.opener,
-                Direction::Ingress => flow.head.opener.opposite(),
-            };
-            ended += u64::from(!still_owned(flow, inside, next_policy));
+            ended += u64::from(!still_owned(flow, next_policy));
         }
         next = after(exchange, from, &page);
     }
     Ok(ended)
 }
 
-fn still_owned(flow: &FlowView, inside: End, next: &Snapshot) -> bool {
-    let (address, _) = flow.key.end(inside);
+fn still_owned(flow: &FlowView, next: &Snapshot) -> bool {
+    let (address, _) = flow.key.end(inside_end(flow));
     let owner = next.interface_of(flow.key.link, flow.key.vlan, address);
     owner.and_then(|owner| next.slot(owner)) == Some(flow.head.interface)
 }

@@ -8,6 +8,7 @@ mod client;
 mod command;
 mod controller;
 mod explain;
+mod flow_filter;
 mod flows;
 mod publish;
 mod server;
@@ -20,6 +21,7 @@ pub use command::{
 };
 pub use controller::{Controller, ControllerSetup, ReloadCause};
 pub use explain::{Endpoint, Explanation, Step, explain, links_of};
+pub use flow_filter::{FlowFilter, PeerPrefix, PeerPrefixError};
 pub use flows::{FlowList, FlowRow};
 pub use publish::{NotLive, PolicyState, Published, View};
 pub use server::{Server, ServerError, SocketOwner};

@@ -17,7 +17,8 @@ const FLOW_PAGE_SLOTS: u32 = 4096;
 pub enum WorkerCommand {
     /// Fill in a page of live flows and send it back.
     Flows(Box<FlowPage>, Sender<Box<FlowPage>>),
-    /// End these flows, [`FLOW_PAGE_ROWS`] at most, and send the keys back.
+    /// End these flows, the first [`FLOW_PAGE_ROWS`] at most, and send back the keys of those
+    /// that were there to be ended, in the same order.
     End(Vec<FlowKey>, Sender<Vec<FlowKey>>),
 }
 
@@ -67,12 +68,16 @@ impl WorkerCommand {
                 // Whoever asked has gone: the page is dropped here, once for a request.
                 let _gone = reply.try_send(page);
             }
-            Self::End(keys, reply) => {
-                for key in keys.iter().take(FLOW_PAGE_ROWS) {
-                    if let Some(flow) = shard.find(key, shard.hash(key), now) {
+            Self::End(mut keys, reply) => {
+                keys.truncate(FLOW_PAGE_ROWS);
+                // Bound: FLOW_PAGE_ROWS.
+                keys.retain(|key| {
+                    let found = shard.find(key, shard.hash(key), now);
+                    if let Some(flow) = found {
                         shard.end(flow);
                     }
-                }
+                    found.is_some()
+                });
                 let _gone = reply.try_send(keys);
             }
         }

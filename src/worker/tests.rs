@@ -551,3 +551,43 @@ fn fragments_that_wait_are_in_flight_and_then_dropped() {
     assert_eq!(rig.check_ledger(), (1, 0, 1));
     assert_eq!(rig.dropped(DropReason::Fragment), 1);
 }
+
+#[test]
+fn flows_end_by_their_keys_and_those_that_were_there_are_named() {
+    let frames: Vec<Vec<u8>> = (1..=300)
+        .map(|port| build::v4("192.0.2.7", "10.0.0.1").udp(5000, port).build())
+        .collect();
+    let shape = Shape {
+        workers: 1,
+        with_queues: 1,
+        chunks: 512,
+        inbox_frames: 64,
+        transmit_max: 512,
+    };
+    let mut rig = rig(&shape, &frames);
+    for _ in 0..5 {
+        rig.arrive(0, 60, u32::try_from(frames[0].len()).unwrap());
+        rig.turn();
+    }
+    let now = rig.now;
+    let ask = |rig: &mut Rig, keys: Vec<crate::packet::FlowKey>| {
+        let (reply, answer) = crossbeam::channel::bounded(1);
+        let command = WorkerCommand::End(keys, reply);
+        rig.exchange.command(WorkerId(0), command).unwrap();
+        assert_eq!(rig.workers[0].answer_commands(now), 1);
+        answer.try_recv().unwrap()
+    };
+    let mut keys = Vec::new();
+    let shard = &rig.workers[0].shard;
+    shard.scan(0, 4096, now, &mut |flow| keys.push(flow.key));
+    assert_eq!(keys.len(), 300);
+    let (first, rest) = keys.split_at(10);
+    assert_eq!(ask(&mut rig, first.to_vec()), first);
+    // Those have ended, and of the rest no more than a page does.
+    let ended = ask(&mut rig, keys.clone());
+    assert_eq!(ended, rest[..FLOW_PAGE_ROWS - 10]);
+    let mut left = Vec::new();
+    let shard = &rig.workers[0].shard;
+    shard.scan(0, 4096, now, &mut |flow| left.push(flow.key));
+    assert_eq!(left, rest[FLOW_PAGE_ROWS - 10..]);
+}

@@ -17,25 +17,27 @@ const FAMILIES: [[&str; 2]; 2] = [
     ["2001:db8:7:0::1", "2001:db8:7:0::10"],
 ];
 /// Hosts that exist in hand-made packets only.
-const GHOSTS: [&str; 2] = ["10.7.0.40", "10.7.0.20"];
+const GHOSTS: [&str; 2] = crate::GHOSTS[0];
 
-/// Policy of the inside ghost, and of the first real hosts.
-fn ghostly(rules: &str) -> String {
-    policy(rules).replace("\"10.7.0.10\"", "\"10.7.0.10\", \"10.7.0.20\"")
+/// Policy of the inside ghosts, and of the first real hosts.
+pub(crate) fn ghostly(rules: &str) -> String {
+    let ghosts = "\"10.7.0.10\", \"10.7.0.20\", \"2001:db8:7:0::20\"";
+    policy(rules).replace("\"10.7.0.10\"", ghosts)
 }
 
-const TCP_80: &str = r#"ingress = [{ protocol = "tcp", ports = 80, from = ["10.7.0.0/24"] }]
+pub(crate) const TCP_80: &str = r#"
+    ingress = [{ protocol = "tcp", ports = 80, from = ["10.7.0.0/24"] }]
     egress = []"#;
 
 /// A TCP connection between two ghosts, packet by packet.
-struct Conversation<'a> {
+pub(crate) struct Conversation<'a> {
     lab: &'a Lab,
-    client: (IpAddr, u16),
-    server: (IpAddr, u16),
+    pub(crate) client: (IpAddr, u16),
+    pub(crate) server: (IpAddr, u16),
 }
 
 impl<'a> Conversation<'a> {
-    fn new(lab: &'a Lab, port: u16) -> Self {
+    pub(crate) fn new(lab: &'a Lab, port: u16) -> Self {
         let [client, server] = GHOSTS.map(address);
         Self {
             lab,
@@ -45,28 +47,40 @@ impl<'a> Conversation<'a> {
     }
 
     /// A segment of the client; whether it came through.
-    fn client(&self, flags: u8, sequence: u32, acknowledgment: u32, data: &[u8]) -> bool {
+    pub(crate) fn client(
+        &self,
+        flags: u8,
+        sequence: u32,
+        acknowledgment: u32,
+        data: &[u8],
+    ) -> bool {
         let segment = Segment {
             flags,
             sequence,
             acknowledgment,
         };
         self.lab
-            .crosses(Side::Outside, &tcp(self.client, self.server, segment, data))
+            .passes(Side::Outside, &tcp(self.client, self.server, segment, data))
     }
 
-    fn server(&self, flags: u8, sequence: u32, acknowledgment: u32, data: &[u8]) -> bool {
+    pub(crate) fn server(
+        &self,
+        flags: u8,
+        sequence: u32,
+        acknowledgment: u32,
+        data: &[u8],
+    ) -> bool {
         let segment = Segment {
             flags,
             sequence,
             acknowledgment,
         };
         self.lab
-            .crosses(Side::Inside, &tcp(self.server, self.client, segment, data))
+            .passes(Side::Inside, &tcp(self.server, self.client, segment, data))
     }
 
     /// Three segments; the client's next is 1001, the server's 5001.
-    fn establish(&self) {
+    pub(crate) fn establish(&self) {
         assert!(
             self.client(SYN, 1000, 0, b""),
             "SYN: {:?}",
@@ -84,7 +98,7 @@ impl<'a> Conversation<'a> {
         );
     }
 
-    fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         let flows = self.lab.json(&["flows", "--json"]);
         let port = Value::from(self.client.1);
         let mut flows = flows.as_array().unwrap().iter();

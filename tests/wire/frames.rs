@@ -72,6 +72,59 @@ pub(crate) fn ipv4(from: IpAddr, to: IpAddr, protocol: u8, words: [u8; 4], body:
     header
 }
 
+/// Where a fragment is in its datagram; `offset` in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece {
+    pub(crate) id: u16,
+    pub(crate) offset: u16,
+    pub(crate) more: bool,
+}
+
+/// A fragment of either family.
+pub(crate) fn fragment(
+    from: IpAddr,
+    to: IpAddr,
+    protocol: u8,
+    piece: Piece,
+    body: &[u8],
+) -> Vec<u8> {
+    let id = piece.id.to_be_bytes();
+    if from.is_ipv4() {
+        let more = if piece.more { 0x2000 } else { 0 };
+        let word = (piece.offset >> 3 | more).to_be_bytes();
+        return ipv4(from, to, protocol, [id[0], id[1], word[0], word[1]], body);
+    }
+    let word = (piece.offset | u16::from(piece.more)).to_be_bytes();
+    let header = [protocol, 0, word[0], word[1], 0, 0, id[0], id[1]];
+    ip(from, to, 44, &[&header[..], body].concat())
+}
+
+/// A packet in fragments that begin at these bytes of its IP payload, and at its start.
+pub(crate) fn fragments(
+    from: IpAddr,
+    to: IpAddr,
+    id: u16,
+    packet: &[u8],
+    cuts: &[u16],
+) -> Vec<Vec<u8>> {
+    let (protocol, body) = if from.is_ipv4() {
+        (packet[9], &packet[20..])
+    } else {
+        (packet[6], &packet[40..])
+    };
+    let starts = [&[0], cuts].concat();
+    let ends = cuts.iter().map(|cut| usize::from(*cut)).chain([body.len()]);
+    starts
+        .iter()
+        .zip(ends)
+        .map(|(&offset, end)| {
+            let more = end < body.len();
+            let piece = Piece { id, offset, more };
+            fragment(from, to, protocol, piece, &body[usize::from(offset)..end])
+        })
+        .collect()
+}
+
 /// Puts the right checksum into an IPv4 header of 20 bytes.
 pub(crate) fn mend_ipv4(packet: &mut [u8]) {
     packet[10..12].copy_from_slice(&[0, 0]);

@@ -428,6 +428,15 @@ impl Lab {
         assert!(done.status.success(), "{}", text(&done.stderr));
     }
 
+    /// Memory of the gateway that is in use, kilobytes.
+    pub(crate) fn memory_kb(&self) -> u64 {
+        let pid = self.gateway.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let size = line.unwrap().trim().trim_end_matches(" kB");
+        size.parse().unwrap()
+    }
+
     /// Ends the gateway by a signal.
     pub(crate) fn end_gateway(&mut self, signal: &str) -> ExitStatus {
         self.signal(signal);
@@ -486,6 +495,52 @@ impl Lab {
             || format!("nothing was dropped as {reason}: {:?}", self.reasons()),
         );
         result
+    }
+
+    /// Asserts that what is done in between is dropped for this reason so many times, and that
+    /// nothing else is dropped.
+    pub(crate) fn expect_drops<T>(
+        &self,
+        reason: &str,
+        count: u64,
+        action: impl FnOnce() -> T,
+    ) -> T {
+        let sum = || self.reasons()[1].values().sum::<u64>();
+        let before = (self.dropped(reason) + count, sum() + count);
+        let result = action();
+        wait_for(
+            || (self.dropped(reason), sum()) == before,
+            || format!("not {count} times {reason}: {:?}", self.reasons()),
+        );
+        result
+    }
+
+    /// Sends frames from one side of link 0; which of them come out on the other, in the order in
+    /// which they do. Waits until all have or silence falls: workers hand over to one another.
+    pub(crate) fn through(&self, from: Side, frames: &[Vec<u8>]) -> Vec<usize> {
+        let (source, target) = self.ends(from, 0);
+        target.listen();
+        source.send(frames);
+        let mut came = Vec::new();
+        let mut silence = 0;
+        while silence < 4 && came.len() < frames.len() {
+            let before = came.len();
+            for heard in target.heard(SILENCE / 4.0, None) {
+                let mut which = frames.iter().enumerate();
+                let is_new = |at: &usize| !came.contains(at);
+                let found = which.find(|(at, frame)| **frame == heard && is_new(at));
+                came.extend(found.map(|(at, _)| at));
+            }
+            silence = if came.len() > before { 0 } else { silence + 1 };
+        }
+        came
+    }
+
+    /// Whether one packet comes through, whichever workers it meets.
+    pub(crate) fn passes(&self, from: Side, packet: &[u8]) -> bool {
+        !self
+            .through(from, &[self.frame(from, 0, packet)])
+            .is_empty()
     }
 
     /// An Ethernet frame from the host of one side of a link to that of the other.

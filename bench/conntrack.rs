@@ -184,10 +184,12 @@ fn churn(criterion: &mut Criterion) {
     let mut shard = shard(flows, 30);
     let memory = shard.memory_bytes();
     println!(
-        "{} bytes a flow of IPv4 in {flows} entries, {} of IPv6; {} more where heavy",
+        "{} bytes a flow of IPv4 in {flows} entries, {} of IPv6; {} more where heavy; \
+         {} for fragments",
         memory.flows as f64 / f64::from(flows),
         (memory.flows + memory.ipv6) as f64 / f64::from(flows),
         memory.heavy as f64 / f64::from(flows),
+        memory.fragments,
     );
     let step = 30_000_000_000 * BATCH as u64 * 10 / (u64::from(flows) * 9);
     let (mut now, mut number, mut refused) = (0, 0u32, 0u64);

@@ -302,6 +302,8 @@ pub struct Evicted {
 pub struct ShardMemory {
     /// What a table full of IPv4 flows uses.
     pub flows: usize,
+    /// What the store of fragments takes, whatever the size of the table.
+    pub fragments: usize,
     /// What it uses more if all of them are IPv6.
     pub ipv6: usize,
     /// What it uses more if all of them are heavy: 4,096 packets or 1 MiB of one side.

@@ -143,6 +143,14 @@ impl Fragments {
         }
     }
 
+    /// Bytes that it takes, however many flows there are.
+    pub(super) fn bytes(&self) -> usize {
+        let places = size_of::<[Option<Datagram>; WAYS]>().saturating_mul(self.places.len());
+        let tickets = size_of::<Ticket>().saturating_mul(self.free.capacity());
+        let released = size_of::<(Ticket, Release)>().saturating_mul(self.released.capacity());
+        places.saturating_add(tickets).saturating_add(released)
+    }
+
     /// A number that is the same for all fragments of a datagram and spreads datagrams over
     /// workers; `None` for what is no fragment.
     #[must_use]

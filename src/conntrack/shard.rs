@@ -329,6 +329,7 @@ impl Shard {
         ];
         ShardMemory {
             flows: parts.into_iter().fold(0, usize::saturating_add),
+            fragments: self.datagrams.bytes(),
             ipv6,
             heavy: self.records.bytes(),
         }

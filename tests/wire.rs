@@ -65,6 +65,10 @@ const GHOSTS: [[&str; 2]; 2] = [
     ["2001:db8:7:0::40", "2001:db8:7:0::20"],
 ];
 
+/// Fragments wait no longer than this for their first one, so that the books can be closed.
+#[cfg(test)]
+const ONE_SECOND: &str = "[conntrack.timeouts]\nfragment = 1\n";
+
 /// How many queues and which cores a gateway has.
 #[cfg(test)]
 struct Shape {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::clock::Tick;
 use crate::packet::{Addresses, FlowKey, Fragment, IpPacket, VlanTags};
-use crate::types::LinkId;
+use crate::types::{LinkId, PortSide};
 
 use super::flow::FragmentedFlow;
 
@@ -52,6 +52,9 @@ pub const FRAGMENT_SWEEP_TURNS: usize = BUCKETS / EXPIRE_PER_TURN_MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct DatagramKey {
     link: LinkId,
+    /// Where it came from: nobody on one side touches what a host of the other sends, whatever
+    /// addresses he writes. That they are spoofed is found later, when the flow is judged.
+    side: PortSide,
     vlan: VlanTags,
     addresses: Addresses,
     /// IPv4 only; 0 in IPv6.
@@ -154,8 +157,8 @@ impl Fragments {
     /// A number that is the same for all fragments of a datagram and spreads datagrams over
     /// workers; `None` for what is no fragment.
     #[must_use]
-    pub fn home_key(link: LinkId, packet: &IpPacket) -> Option<FlowKey> {
-        let key = DatagramKey::of(link, packet)?;
+    pub fn home_key(link: LinkId, side: PortSide, packet: &IpPacket) -> Option<FlowKey> {
+        let key = DatagramKey::of(link, side, packet)?;
         Some(key.as_flow_key())
     }
 
@@ -164,11 +167,13 @@ impl Fragments {
     pub fn admit(
         &mut self,
         link: LinkId,
+        side: PortSide,
         packet: &IpPacket,
         flow: Option<FragmentedFlow>,
         now: Tick,
     ) -> FragmentFate {
-        let (Some(key), Some(stretch)) = (DatagramKey::of(link, packet), stretch_of(packet)) else {
+        let key = DatagramKey::of(link, side, packet);
+        let (Some(key), Some(stretch)) = (key, stretch_of(packet)) else {
             return FragmentFate::Drop;
         };
         let is_last = matches!(packet.fragment, Fragment::Later { more: false, .. });
@@ -297,7 +302,7 @@ impl Fragments {
 }
 
 impl DatagramKey {
-    fn of(link: LinkId, packet: &IpPacket) -> Option<Self> {
+    fn of(link: LinkId, side: PortSide, packet: &IpPacket) -> Option<Self> {
         let id = match packet.fragment {
             Fragment::Whole => return None,
             Fragment::First { id, .. } | Fragment::Later { id, .. } => id,
@@ -309,6 +314,7 @@ impl DatagramKey {
         let (vlan, addresses) = (packet.vlan, packet.addresses);
         Some(Self {
             link,
+            side,
             vlan,
             addresses,
             protocol,
@@ -316,7 +322,7 @@ impl DatagramKey {
         })
     }
 
-    /// The same bits in the form that is hashed; the two directions stay apart.
+    /// The same bits but the side in the form that is hashed; the two directions stay apart.
     fn as_flow_key(self) -> FlowKey {
         FlowKey::of_datagram(self.link, self.vlan, self.addresses, self.protocol, self.id)
     }

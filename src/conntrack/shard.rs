@@ -19,7 +19,7 @@ use super::timer::{Beat, Timers};
 use super::traffic::{FLOWS_MAX, Records};
 use crate::clock::Tick;
 use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
-use crate::types::{Generation, InterfaceSlot, LinkId, RuleSlot, protocol};
+use crate::types::{Generation, InterfaceSlot, LinkId, PortSide, RuleSlot, protocol};
 
 /// A fixed-memory connection table that one worker owns. See the module for the layout.
 #[derive(Debug)]
@@ -244,7 +244,13 @@ impl Shard {
     /// Places a fragment whose home is here.
     #[cold]
     #[inline(never)]
-    pub fn admit_fragment(&mut self, link: LinkId, packet: &IpPacket, now: Tick) -> FragmentFate {
+    pub fn admit_fragment(
+        &mut self,
+        link: LinkId,
+        side: PortSide,
+        packet: &IpPacket,
+        now: Tick,
+    ) -> FragmentFate {
         let is_first = matches!(packet.fragment, Fragment::First { .. });
         let flow = is_first.then(|| FragmentedFlow {
             key: FlowKey::of(link, packet),
@@ -252,7 +258,7 @@ impl Shard {
             transport: packet.transport,
             admission: self.admission(packet),
         });
-        self.datagrams.admit(link, packet, flow, now)
+        self.datagrams.admit(link, side, packet, flow, now)
     }
 
     /// The next fragment that need not wait any longer; its ticket is free again.

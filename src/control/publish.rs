@@ -78,7 +78,8 @@ pub struct Published {
 pub struct View {
     /// The policy in force.
     pub generation: Generation,
-    /// Each worker, the generation that it uses, and whether it sleeps.
+    /// Each worker, the generation that it uses, and whether it sleeps. One that wakes just now is
+    /// given the one in force: it was up to date in its sleep, and loads before its next frame.
     pub generations: Vec<(WorkerId, Generation, bool)>,
     /// Sizes of the snapshot.
     pub stats: SnapshotStats,
@@ -234,9 +235,17 @@ impl PolicyState {
         let mut current = lock(&self.current);
         current.publisher.retire();
         let snapshot = current.publisher.current();
+        let generation = snapshot.generation();
+        let mut generations = current.publisher.generations();
+        for (_, used, _) in &mut generations {
+            // Reported by one that wakes: whoever waits for it has to wait on, people need not.
+            if *used == Generation(0) {
+                *used = generation;
+            }
+        }
         View {
-            generation: snapshot.generation(),
-            generations: current.publisher.generations(),
+            generation,
+            generations,
             stats: snapshot.stats(),
             compile_time: current.compile_time,
         }
@@ -320,6 +329,19 @@ mod tests {
             readers[1].begin_sleep();
             waiting.join().unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn a_worker_that_wakes_is_waited_for_and_shown_as_up_to_date() {
+        let (state, mut readers, clock) = state();
+        readers[0].load();
+        readers[1].begin_sleep();
+        let second = state.publish(parse(81), &clock).unwrap().generation;
+        readers[0].load();
+        readers[1].end_sleep();
+        let late = state.wait_live(second, Duration::ZERO, &clock).unwrap_err();
+        assert_eq!(late.workers, [WorkerId(1)]);
+        assert_eq!(state.view().generations[1], (WorkerId(1), second, false));
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Batch {
             if let Origin::Piece(flow) = origin {
                 return Stage::Piece(self.add_piece(flow));
             }
-            let home = Fragments::home_key(arrival.link, packet);
+            let home = Fragments::home_key(arrival.link, arrival.side, packet);
             let elsewhere = home.and_then(|key| place.elsewhere(&key));
             return match elsewhere.filter(|_| origin == Origin::Queue) {
                 Some(worker) => Stage::Done(Fate::HandOver(worker)),
@@ -249,7 +249,7 @@ impl Batch {
         else {
             return;
         };
-        let stage = match shard.admit_fragment(arrival.link, packet, now) {
+        let stage = match shard.admit_fragment(arrival.link, arrival.side, packet, now) {
             FragmentFate::Drop => done(DropReason::Fragment),
             FragmentFate::Wait(ticket) => Stage::Done(Fate::Hold(ticket)),
             FragmentFate::Known(flow) => {

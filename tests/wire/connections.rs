@@ -524,7 +524,7 @@ fn fragments_that_cannot_be_placed_are_dropped_and_counted() {
     wire_test(
         &Plan {
             policy: &ghostly(rules),
-            gateway: "[conntrack.timeouts]\nfragment = 1\n",
+            gateway: crate::ONE_SECOND,
             ..Plan::default()
         },
         |lab| {

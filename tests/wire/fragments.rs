@@ -11,7 +11,7 @@ use crate::connections::{Conversation, TCP_80, ghostly};
 use crate::frames::{ACK, Piece, Segment, fragment, fragments, tcp, udp};
 use crate::host::{Host, PATIENCE, SILENCE};
 use crate::lab::{Lab, Side, wait_for, wire_test};
-use crate::{GHOSTS, SHAPES, address, policy};
+use crate::{GHOSTS, ONE_SECOND, SHAPES, address, policy};
 
 const FAMILIES: [[&str; 2]; 2] = [
     ["10.7.0.1", "10.7.0.10"],
@@ -24,8 +24,6 @@ const RULES: &str = r#"ingress = [
         { protocol = "icmpv6", type = 128, from = ["2001:db8:7:0::/64"] },
     ]
     egress = [{ protocol = "udp", ports = 90, to = ["10.7.0.0/24", "2001:db8:7:0::/64"] }]"#;
-/// Fragments wait no longer than this, so that the books can be closed.
-const ONE_SECOND: &str = "[conntrack.timeouts]\nfragment = 1\n";
 
 /// Runs a test in a laboratory of each shape.
 fn in_labs(test: impl Fn(&mut Lab)) {
@@ -183,6 +181,29 @@ fn fragments_that_overlap_are_dropped_with_their_datagram() {
                 thread::sleep(Duration::from_millis(1700));
             }
             assert_eq!(through(&datagram(lab, hosts, 24, 80, &[24])), [0, 1]);
+        }
+    });
+}
+
+#[test]
+fn nobody_outside_ends_a_datagram_of_an_inside_host() {
+    in_labs(|lab| {
+        for hosts in GHOSTS {
+            let [far, own] = hosts.map(address);
+            for id in 50..54 {
+                let whole = udp((own, 5), (far, 90), &[7; 64]);
+                let pieces = fragments(own, far, id, &whole, &[24, 48]);
+                let [spoofed, sent] = [Side::Outside, Side::Inside].map(|from| -> Vec<_> {
+                    let frames = pieces.iter();
+                    frames.map(|piece| lab.frame(from, 0, piece)).collect()
+                });
+                // What outside says in an inside host's name comes before, and is one too many.
+                lab.expect_drops("spoofed", 2, || {
+                    assert!(lab.through(Side::Outside, &spoofed[..2]).is_empty());
+                });
+                let came = lab.through(Side::Inside, &sent).len();
+                assert_eq!(came, 3, "{far}: {:?}", lab.reasons());
+            }
         }
     });
 }

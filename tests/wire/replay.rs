@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::frames::{ACK, FIN, SYN, Segment, echo, ip, ipv4, tcp, udp};
 use crate::host::{PATIENCE, SILENCE};
 use crate::lab::{Lab, Plan, Side, text, wait_for, wire_test};
-use crate::{address, policy};
+use crate::{ONE_SECOND, address, policy};
 
 const RULES: &str = r#"ingress = [
         { protocol = "tcp", ports = [80, 5201], from = ["10.7.0.0/24", "2001:db8:7:0::/64"] },
@@ -21,6 +21,9 @@ const RULES: &str = r#"ingress = [
         { protocol = "udp", ports = 53, to = ["10.7.0.0/24"] },
         { protocol = "icmpv6", to = ["2001:db8:7:0::/64"] },
     ]"#;
+
+/// In the last datagrams of a capture.
+const THE_END: &[u8] = b"the end of the capture";
 
 type Captured = (Duration, Vec<u8>);
 
@@ -45,8 +48,19 @@ fn start_captures(lab: &Lab) {
 }
 
 fn stop_captures(lab: &Lab) {
-    // What was sent last has to be seen on both sides.
-    std::thread::sleep(Duration::from_millis(300));
+    // What was sent last has to be in every file: tcpdump gets its packets in blocks, up to a
+    // second late, and forgets those that it has not got when it is stopped.
+    let [far, web] = ["10.7.0.40", "10.7.0.20"].map(address);
+    assert!(lab.crosses(Side::Outside, &udp((far, 3), (web, 53), THE_END)));
+    assert!(lab.crosses(Side::Inside, &udp((web, 53), (far, 3), THE_END)));
+    for name in ["outside-in", "outside-out", "inside-in", "inside-out"] {
+        let file = lab.folder.join(format!("{name}.pcap"));
+        let has_end = |bytes: Vec<u8>| bytes.windows(THE_END.len()).any(|part| part == THE_END);
+        wait_for(
+            || fs::read(&file).is_ok_and(has_end),
+            || format!("the end is not in {name}"),
+        );
+    }
     for side in [Side::Outside, Side::Inside] {
         for way in ["in", "out"] {
             let said = lab.host_of(side, 0).stop(way);
@@ -181,6 +195,7 @@ fn replay_judges_a_capture_as_the_wire_did() {
     let policy = policy(RULES).replace("\"10.7.0.10\"", "\"10.7.0.10\", \"10.7.0.20\"");
     let plan = Plan {
         policy: &policy,
+        gateway: ONE_SECOND,
         ..Plan::default()
     };
     wire_test(&plan, |lab| {

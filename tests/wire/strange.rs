@@ -6,7 +6,7 @@ use crate::frames::{
     ACK, SYN, Segment, arp, echo, ethernet, ip, ipv4, mend_ipv4, neighbor, tcp, udp,
 };
 use crate::lab::{Lab, Plan, Side, wire_test};
-use crate::{address, policy};
+use crate::{ONE_SECOND, address, policy};
 
 const ALL: &str = r#"ingress = [{ protocol = "all", from = ["0.0.0.0/0", "::/0"] }]"#;
 const CLIENT: &str = "10.7.0.1";
@@ -420,6 +420,7 @@ fn noise_never_stops_the_gateway() {
     wire_test(
         &Plan {
             policy: &policy(ALL),
+            gateway: ONE_SECOND,
             ..Plan::default()
         },
         |lab| {

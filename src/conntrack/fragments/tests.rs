@@ -31,7 +31,7 @@ fn admit(table: &mut Fragments, packet: &IpPacket) -> FragmentFate {
 }
 
 fn admit_at(table: &mut Fragments, packet: &IpPacket, now: Tick) -> FragmentFate {
-    table.admit(LINK, packet, flow_of(packet), now)
+    table.admit(LINK, PortSide::Outside, packet, flow_of(packet), now)
 }
 
 /// A UDP datagram of 8 + 100 bytes in pieces of 24: five, of both families.
@@ -168,8 +168,13 @@ fn datagrams_of_other_ids_links_vlans_and_directions_are_others() {
         ..pieces[1]
     };
     assert!(matches!(admit(&mut table, &back), FragmentFate::Wait(_)));
-    let elsewhere = table.admit(LinkId(1), &pieces[1], None, Tick(0));
-    assert!(matches!(elsewhere, FragmentFate::Wait(_)));
+    for (link, side) in [(LinkId(1), PortSide::Outside), (LINK, PortSide::Inside)] {
+        let elsewhere = table.admit(link, side, &pieces[1], None, Tick(0));
+        assert!(
+            matches!(elsewhere, FragmentFate::Wait(_)),
+            "{link:?} {side:?}"
+        );
+    }
 }
 
 #[test]

@@ -32,9 +32,9 @@ fn exercise(lab: &Lab) {
             lab.reaches(Side::Outside, "udp", web, 80);
         }
         for port in 90..94 {
-            let before = lab.dropped("no-rule");
-            assert_eq!(lab.outside().udp(web, port, SILENCE), "timeout");
-            assert!(lab.dropped("no-rule") > before);
+            lab.expect_dropped("no-rule", || {
+                assert_eq!(lab.outside().udp(web, port, SILENCE), "timeout");
+            });
         }
     }
     lab.reaches(Side::Outside, "ping", WEB, 0);

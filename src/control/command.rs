@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::explain::Endpoint;
+use super::endpoint::Endpoint;
 use super::flow_filter::FlowFilter;
 use crate::document::Problem;
 

@@ -7,6 +7,7 @@
 mod client;
 mod command;
 mod controller;
+mod endpoint;
 mod explain;
 mod flow_filter;
 mod flows;
@@ -20,7 +21,8 @@ pub use command::{
     Applied, ApplyRequest, Command, ExplainRequest, FlowCursor, FlowsRequest, Refusal,
 };
 pub use controller::{Controller, ControllerSetup, ReloadCause};
-pub use explain::{Endpoint, Explanation, Step, explain, links_of};
+pub use endpoint::Endpoint;
+pub use explain::{Explanation, Step, explain, links_of};
 pub use flow_filter::{FlowFilter, PeerPrefix, PeerPrefixError};
 pub use flows::{FlowList, FlowRow};
 pub use publish::{NotLive, PolicyState, Published, View};

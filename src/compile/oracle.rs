@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use crate::packet::{Address, Family, VlanTags};
 use crate::policy::{GroupIndex, Interface, InterfaceLink, Peer, Policy, PortRange, Rule, Service};
 use crate::snapshot::Question;
+use crate::sync::Arc;
 use crate::types::{Direction, protocol};
 
 /// The rules' answer.
@@ -23,18 +24,18 @@ pub(crate) fn owner<'p>(
     vlan: VlanTags,
     address: Address,
 ) -> Option<&'p Interface> {
-    let here = |i: &&Interface| match &i.link {
+    let here = |i: &&Arc<Interface>| match &i.link {
         InterfaceLink::Named(name) => **name == *link,
         InterfaceLink::Only => true,
         InterfaceLink::Elsewhere => false,
     };
-    let in_vlan = |i: &&Interface| i.vlan.is_none() || i.vlan == vlan.outer;
+    let in_vlan = |i: &&Arc<Interface>| i.vlan.is_none() || i.vlan == vlan.outer;
     let interfaces = policy.interfaces.iter().filter(here).filter(in_vlan);
     let claims = interfaces.flat_map(|i| i.addresses.iter().map(move |net| (net, i)));
     claims
         .filter(|(net, _)| holds(**net, address))
         .max_by_key(|(net, i)| (net.prefix_len(), i.vlan.is_some()))
-        .map(|(_, i)| i)
+        .map(|(_, i)| &**i)
 }
 
 /// Whether the groups of an interface allow a packet, and by which rule.

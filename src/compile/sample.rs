@@ -12,6 +12,7 @@ use crate::policy::{
     GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, PrefixEntry,
     PrefixList, PrefixListIndex, Rule, SecurityGroup, Service,
 };
+use crate::sync::Arc;
 use crate::types::{GroupId, InterfaceId, PrefixListId, RuleId};
 
 /// Rules of an ordinary group, both directions.
@@ -95,14 +96,14 @@ pub fn policy(size: Size, seed: u64) -> Policy {
     };
     let prefix_lists = maker.prefix_lists(3 + size.rules / 500);
     let groups = (0..maker.groups)
-        .map(|index| maker.group(index, prefix_lists.len()))
+        .map(|index| Arc::new(maker.group(index, prefix_lists.len())))
         .collect();
     let interfaces = (0..size.interfaces)
-        .map(|index| maker.interface(index))
+        .map(|index| Arc::new(maker.interface(index)))
         .collect();
     Policy {
         groups,
-        prefix_lists,
+        prefix_lists: prefix_lists.into_iter().map(Arc::new).collect(),
         interfaces,
     }
 }
@@ -125,8 +126,8 @@ pub fn one_large_group(rules: usize, seed: u64) -> Policy {
     let lists = made.prefix_lists.len();
     let large = maker.many(rules, lists);
     if let (Some(group), Some(interface)) = (made.groups.last_mut(), made.interfaces.first_mut()) {
-        group.ingress = large;
-        interface.groups = vec![GroupIndex(index_u32(maker.groups - 1))];
+        Arc::make_mut(group).ingress = large;
+        Arc::make_mut(interface).groups = vec![GroupIndex(index_u32(maker.groups - 1))];
     }
     made
 }

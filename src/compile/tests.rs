@@ -288,7 +288,7 @@ fn slots_stay_while_things_stay_and_are_new_when_they_return() {
     assert_eq!(rules, numbered(&[("sgr-1", 0), ("sgr-2", 1)]));
     assert_eq!(interfaces, numbered(&[("i", 0), ("j", 1)]));
     let full = world.policy.clone();
-    world.policy.groups[0].ingress.remove(0);
+    world.group_mut(0).ingress.remove(0);
     world.policy.interfaces.remove(0);
     let (rules, interfaces, snapshot) = compile(&world.policy);
     assert_eq!(rules, numbered(&[("sgr-2", 1)]));
@@ -307,7 +307,7 @@ fn a_failed_compilation_uses_up_no_number() {
     world.interface("i", &["10.0.0.9"], &["g"]);
     let mut compiler = Compiler::new();
     let good = world.policy.clone();
-    world.policy.groups[0].ingress = vec![
+    world.group_mut(0).ingress = vec![
         rule(7, Service::All, semantics::cidr("10.0.0.0/8")),
         rule(7, Service::All, semantics::cidr("10.0.0.0/9")),
     ];
@@ -339,25 +339,25 @@ fn what_does_not_fit_the_gateway_is_refused() {
         compile(&world.policy, &["x"; 65]),
         "65 links; at most 64 are possible"
     );
-    world.policy.interfaces[0].link = InterfaceLink::Named("c".into());
+    world.interface_mut(0).link = InterfaceLink::Named("c".into());
     assert_eq!(
         compile(&world.policy, &["a", "b"]),
         "interface i is behind link c, which this gateway does not have"
     );
-    world.policy.interfaces[0].link = InterfaceLink::Only;
-    world.policy.interfaces[0].vlan = Some(4096);
+    world.interface_mut(0).link = InterfaceLink::Only;
+    world.interface_mut(0).vlan = Some(4096);
     assert_eq!(
         compile(&world.policy, &[]),
         "interface i has VLAN 4096; VLAN ids end at 4095"
     );
-    world.policy.interfaces[0].vlan = None;
+    world.interface_mut(0).vlan = None;
     world.interface("j", &["10.0.0.8", "10.0.0.9"], &["g"]);
     assert_eq!(
         compile(&world.policy, &[]),
         "interfaces i and j both own 10.0.0.9/32"
     );
-    world.policy.interfaces[1].addresses.pop();
-    world.policy.interfaces[1].id = world.policy.interfaces[0].id.clone();
+    world.interface_mut(1).addresses.pop();
+    world.interface_mut(1).id = world.policy.interfaces[0].id.clone();
     assert_eq!(
         compile(&world.policy, &[]),
         "interface id eni-0 is used twice"
@@ -402,7 +402,7 @@ fn owners_anywhere_finds_every_link_and_vlan_and_the_longest_match_first() {
     let mut world = semantics::World::new();
     world.interface("i", &["10.0.0.0/24"], &["g"]);
     world.interface("v", &["10.0.0.9"], &["g"]);
-    world.policy.interfaces[1].vlan = Some(5);
+    world.interface_mut(1).vlan = Some(5);
     let snapshot = world.compile();
     let found = |address| snapshot.owners_anywhere(semantics::address(address));
     assert_eq!(found("10.0.0.9"), [InterfaceRef(1), InterfaceRef(0)]);
@@ -420,13 +420,13 @@ fn a_group_that_all_others_name_is_stored_once() {
     };
     let mut policy = sample::policy(size, 5);
     for (group, number) in policy.groups.iter_mut().zip(0..) {
-        group
+        Arc::make_mut(group)
             .ingress
             .push(rule(number, Service::All, Peer::Group(GroupIndex(0))));
     }
     for interface in policy.interfaces.iter_mut().step_by(2) {
         if !interface.groups.contains(&GroupIndex(0)) {
-            interface.groups.push(GroupIndex(0));
+            Arc::make_mut(interface).groups.push(GroupIndex(0));
         }
     }
     let snapshot = Compiler::new()

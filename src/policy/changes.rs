@@ -3,6 +3,7 @@
 //! Names tell what is the same: a group that is renamed is one that goes and one that comes, as it
 //! is for whatever refers to it. A rule is what it allows; its description and id can change.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
@@ -10,7 +11,7 @@ use std::hash::Hash;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Interface, InterfaceLink, Policy, PrefixList, SecurityGroup};
+use super::{Interface, InterfaceLink, Policy, PrefixEntry, PrefixList, SecurityGroup};
 use crate::types::Direction;
 
 /// How something differs.
@@ -54,7 +55,7 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     compare(
         &old.groups,
         &new.groups,
-        |group| lower(&group.name),
+        |group: &SecurityGroup| lower(&group.name),
         |kind, group| {
             let rules = group.ingress.len() + group.egress.len();
             let noun = if rules == 1 { "rule" } else { "rules" };
@@ -69,7 +70,7 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     compare(
         &old.prefix_lists,
         &new.prefix_lists,
-        |prefix_list| lower(&prefix_list.name),
+        |prefix_list: &PrefixList| lower(&prefix_list.name),
         |kind, prefix_list| {
             let (name, count) = (&prefix_list.name, prefix_list.entries.len());
             let noun = if count == 1 { "entry" } else { "entries" };
@@ -81,7 +82,7 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     compare(
         &old.interfaces,
         &new.interfaces,
-        |interface| lower(&interface.name),
+        |interface: &Interface| lower(&interface.name),
         |kind, interface| {
             let addresses = joined(&interface.addresses);
             change(kind, format!("interface `{}`, {addresses}", interface.name))
@@ -121,22 +122,30 @@ pub fn content_id(policy: &Policy) -> String {
 }
 
 /// Compares two lists by key: what comes in the new one's order, then what goes in the old one's.
-fn compare<T, K: Hash + Eq>(
-    old: &[T],
-    new: &[T],
+fn compare<T, P: Borrow<T>, K: Hash + Eq>(
+    old: &[P],
+    new: &[P],
     key: impl Fn(&T) -> K,
     one_sided: impl Fn(ChangeKind, &T) -> Change,
     both: impl Fn(&T, &T) -> Vec<Change>,
     list: &mut Vec<Change>,
 ) {
-    let mut left: HashMap<K, &T> = old.iter().map(|item| (key(item), item)).collect();
-    for item in new {
+    let mut left: HashMap<K, &T> = old
+        .iter()
+        .map(Borrow::borrow)
+        .map(|item| (key(item), item))
+        .collect();
+    for item in new.iter().map(Borrow::borrow) {
         match left.remove(&key(item)) {
             Some(before) => list.extend(both(before, item)),
             None => list.push(one_sided(ChangeKind::Added, item)),
         }
     }
-    for item in old.iter().filter(|item| left.contains_key(&key(item))) {
+    for item in old
+        .iter()
+        .map(Borrow::borrow)
+        .filter(|item| left.contains_key(&key(item)))
+    {
         list.push(one_sided(ChangeKind::Removed, item));
     }
 }
@@ -178,7 +187,7 @@ fn compare_groups(
         compare(
             &texts(old, old_group),
             &texts(new, new_group),
-            |rule| lower(&rule.text),
+            |rule: &RuleText| lower(&rule.text),
             |kind, rule| change(kind, what(rule)),
             |before, after| {
                 let mut fields = Fields::new(what(after));
@@ -208,7 +217,7 @@ fn compare_prefix_lists(old: &PrefixList, new: &PrefixList) -> Vec<Change> {
     compare(
         &old.entries,
         &new.entries,
-        |entry| entry.cidr,
+        |entry: &PrefixEntry| entry.cidr,
         |kind, entry| change(kind, what(entry.cidr)),
         |before, after| {
             let mut fields = Fields::new(what(after.cidr));

@@ -7,6 +7,7 @@ use std::fmt;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::sync::Arc;
 use crate::types::{Direction, GroupId, InterfaceId, PrefixListId, RuleId};
 
 /// Position in [`Policy::groups`].
@@ -17,15 +18,16 @@ pub struct GroupIndex(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PrefixListIndex(pub u32);
 
-/// The whole desired state, as given.
+/// The whole desired state, as given. Its parts are shared, so that a policy that differs from
+/// another in one part costs no copy of the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Security groups in document order; `default` is always among them.
-    pub groups: Vec<SecurityGroup>,
+    pub groups: Vec<Arc<SecurityGroup>>,
     /// Prefix lists in document order.
-    pub prefix_lists: Vec<PrefixList>,
+    pub prefix_lists: Vec<Arc<PrefixList>>,
     /// Interfaces in document order.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<Arc<Interface>>,
 }
 
 /// A named set of allow rules.

@@ -43,7 +43,13 @@ impl Version {
             let fresh = generation.0 << 16 | index as u64;
             (id, kept.unwrap_or(fresh))
         };
-        let serials = policy.interfaces.iter().enumerate().map(serial).collect();
+        let serials = policy
+            .interfaces
+            .iter()
+            .map(|interface| &**interface)
+            .enumerate()
+            .map(serial)
+            .collect();
         Self {
             generation,
             policy,

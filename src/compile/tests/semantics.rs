@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::policy::{PrefixEntry, PrefixList, PrefixListIndex, SecurityGroup};
+use crate::sync::Arc;
 use crate::types::{GroupId, PrefixListId};
 
 /// A policy being written.
@@ -21,21 +22,29 @@ impl World {
     /// A group by name, made empty if it is new.
     pub(super) fn group(&mut self, name: &str) -> &mut SecurityGroup {
         let index = self.group_index(name).0 as usize;
-        &mut self.policy.groups[index]
+        self.group_mut(index)
+    }
+
+    pub(super) fn group_mut(&mut self, index: usize) -> &mut SecurityGroup {
+        Arc::make_mut(&mut self.policy.groups[index])
+    }
+
+    pub(super) fn interface_mut(&mut self, index: usize) -> &mut Interface {
+        Arc::make_mut(&mut self.policy.interfaces[index])
     }
 
     pub(super) fn group_index(&mut self, name: &str) -> GroupIndex {
         let groups = &mut self.policy.groups;
         let position = groups.iter().position(|group| &*group.name == name);
         GroupIndex(position.unwrap_or_else(|| {
-            groups.push(SecurityGroup {
+            groups.push(Arc::new(SecurityGroup {
                 name: name.into(),
                 id: GroupId(format!("sg-{name}").into()),
                 description: None,
                 enforce: true,
                 ingress: Vec::new(),
                 egress: Vec::new(),
-            });
+            }));
             groups.len() - 1
         }) as u32)
     }
@@ -45,18 +54,18 @@ impl World {
             cidr,
             description: None,
         };
-        self.policy.prefix_lists.push(PrefixList {
+        self.policy.prefix_lists.push(Arc::new(PrefixList {
             name: name.into(),
             id: PrefixListId(format!("pl-{name}").into()),
             entries: entries.iter().map(entry).collect(),
-        });
+        }));
         Peer::PrefixList(PrefixListIndex(self.policy.prefix_lists.len() as u32 - 1))
     }
 
     pub(super) fn interface(&mut self, name: &str, addresses: &[&str], groups: &[&str]) {
         let groups = groups.iter().map(|name| self.group_index(name)).collect();
         let id = format!("eni-{}", self.policy.interfaces.len());
-        self.policy.interfaces.push(Interface {
+        self.policy.interfaces.push(Arc::new(Interface {
             name: name.into(),
             id: InterfaceId(id.into()),
             addresses: addresses.iter().map(|text| net(text)).collect(),
@@ -66,7 +75,7 @@ impl World {
             vpc_id: None,
             subnet_id: None,
             instance_id: None,
-        });
+        }));
     }
 
     pub(super) fn compile(&self) -> Snapshot {
@@ -167,7 +176,7 @@ fn kind_all_groups_of_an_interface_are_one_union() {
     let mut world = world(&[(tcp(80, 80), cidr(ANY4))]);
     world.group("h").ingress = vec![rule(2, tcp(443, 443), cidr(ANY4))];
     world.group("other").ingress = vec![rule(3, tcp(22, 22), cidr(ANY4))];
-    world.policy.interfaces[0].groups = vec![world.group_index("h"), world.group_index("g")];
+    world.interface_mut(0).groups = vec![world.group_index("h"), world.group_index("g")];
     assert!(world.enters("1.1.1.1", 6, 80));
     assert!(world.enters("1.1.1.1", 6, 443));
     assert!(!world.enters("1.1.1.1", 6, 22));
@@ -303,7 +312,7 @@ fn peer_a_group_is_the_addresses_of_its_members_wherever_they_are() {
         &["lb", "web"],
     );
     world.interface("lb-2", &["10.0.1.2"], &["lb"]);
-    world.policy.interfaces[2].link = InterfaceLink::Elsewhere;
+    world.interface_mut(2).link = InterfaceLink::Elsewhere;
     for member in ["10.0.1.1", "2001:db8::1", "10.0.2.77", "10.0.1.2"] {
         assert!(world.enters(member, 6, 80), "{member}");
         assert!(!world.enters(member, 6, 81), "{member}");
@@ -313,7 +322,7 @@ fn peer_a_group_is_the_addresses_of_its_members_wherever_they_are() {
     world.group("lb").ingress = vec![rule(2, tcp(443, 443), cidr(ANY4))];
     assert!(!world.enters("10.0.1.1", 6, 443));
     // Live: who leaves the group is no peer.
-    world.policy.interfaces[1].groups.remove(0);
+    world.interface_mut(1).groups.remove(0);
     assert!(!world.enters("10.0.1.1", 6, 80));
 }
 
@@ -333,7 +342,7 @@ fn peer_members_of_one_group_need_a_self_rule_to_talk() {
 fn peer_an_interface_elsewhere_owns_no_address() {
     let mut world = World::new();
     world.interface("far", &["10.0.0.1"], &["g"]);
-    world.policy.interfaces[0].link = InterfaceLink::Elsewhere;
+    world.interface_mut(0).link = InterfaceLink::Elsewhere;
     let snapshot = world.compile();
     let owner = snapshot.interface_of(LinkId(0), VlanTags::default(), address("10.0.0.1"));
     assert!(owner.is_none());
@@ -355,7 +364,7 @@ fn addresses_the_longest_match_owns_and_a_vlan_interface_only_in_its_vlan() {
     world.interface("net", &["10.0.0.0/24"], &["g"]);
     world.interface("host", &["10.0.0.9"], &["g"]);
     world.interface("vlan-net", &["10.0.0.0/24"], &["g"]);
-    world.policy.interfaces[2].vlan = Some(20);
+    world.interface_mut(2).vlan = Some(20);
     let snapshot = world.compile();
     let owner = |outer, remote| {
         let vlan = VlanTags { outer, inner: None };
@@ -387,7 +396,7 @@ fn enforce_false_lets_pass_what_no_rule_allows() {
         world.ask(Direction::Ingress, "1.1.1.1", 6, 81),
         Decision::Deny
     );
-    world.policy.interfaces[0].groups.push(GroupIndex(1));
+    world.interface_mut(0).groups.push(GroupIndex(1));
     assert_eq!(
         world.ask(Direction::Ingress, "1.1.1.1", 6, 81),
         Decision::Unenforced

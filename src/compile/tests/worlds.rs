@@ -8,6 +8,7 @@ use super::*;
 use crate::packet::Address;
 use crate::policy::{PrefixEntry, PrefixList, PrefixListIndex, SecurityGroup};
 use crate::snapshot::Question;
+use crate::sync::Arc;
 use crate::types::{GroupId, PrefixListId};
 
 pub(super) const LINKS: [&str; 2] = ["a", "b"];
@@ -157,25 +158,25 @@ fn assemble(
         rules.into_iter().map(rule).collect::<Vec<_>>()
     };
     for (index, (ingress, egress, enforce)) in groups.into_iter().enumerate() {
-        made.groups.push(SecurityGroup {
+        made.groups.push(Arc::new(SecurityGroup {
             name: format!("g{index}").into(),
             id: GroupId(format!("sg-{index}").into()),
             description: None,
             enforce,
             ingress: numbered(ingress),
             egress: numbered(egress),
-        });
+        }));
     }
     for (index, entries) in lists.into_iter().enumerate() {
         let entry = |cidr| PrefixEntry {
             cidr,
             description: None,
         };
-        made.prefix_lists.push(PrefixList {
+        made.prefix_lists.push(Arc::new(PrefixList {
             name: format!("l{index}").into(),
             id: PrefixListId(format!("pl-{index}").into()),
             entries: entries.into_iter().map(entry).collect(),
-        });
+        }));
     }
     // What validation refuses: two owners of one prefix in one place.
     let mut taken = std::collections::HashSet::new();
@@ -187,6 +188,6 @@ fn assemble(
             .addresses
             .retain(|net| taken.insert((place.clone(), *net)));
     }
-    made.interfaces = interfaces;
+    made.interfaces = interfaces.into_iter().map(Arc::new).collect();
     made
 }

@@ -13,6 +13,7 @@ use crate::policy::{
     GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, Rule, SecurityGroup,
     Service,
 };
+use crate::sync::Arc;
 use crate::types::{GroupId, InterfaceId, InterfaceSlot, RuleId, RuleSlot};
 
 const WORLDS: u64 = 250;
@@ -217,19 +218,25 @@ impl Draft {
                 }
                 kept
             });
-            SecurityGroup {
+            Arc::new(SecurityGroup {
                 name: format!("g{at}").into(),
                 id: GroupId(format!("sg-{at}").into()),
                 description: None,
                 enforce: *enforce,
                 ingress,
                 egress,
-            }
+            })
         };
         Policy {
             groups: self.groups.iter().enumerate().map(group).collect(),
             prefix_lists: Vec::new(),
-            interfaces: self.interfaces.iter().flatten().cloned().collect(),
+            interfaces: self
+                .interfaces
+                .iter()
+                .flatten()
+                .cloned()
+                .map(Arc::new)
+                .collect(),
         }
     }
 }

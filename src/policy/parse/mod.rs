@@ -15,6 +15,7 @@ mod service;
 use self::context::Context;
 use super::Policy;
 use crate::document::{self, Checked, Diagnostic, Diagnostics, Report, Source, Table};
+use crate::sync::Arc;
 
 /// Keys at the top of the file; a gateway file has none of them.
 pub const KEYS: [&str; 3] = ["security_groups", "prefix_lists", "interfaces"];
@@ -76,12 +77,16 @@ fn read_policy(root: &Table<'_>, links: KnownLinks<'_>, diagnostics: &mut Diagno
     context.name_prefix_lists(&prefix_lists);
     context.name_interfaces(&interfaces);
     let policy = Policy {
-        groups: group::read_groups(&groups, &mut context),
-        prefix_lists: prefix::read_prefix_lists(&prefix_lists, &mut context),
-        interfaces: interface::read_interfaces(&interfaces, &mut context),
+        groups: shared(group::read_groups(&groups, &mut context)),
+        prefix_lists: shared(prefix::read_prefix_lists(&prefix_lists, &mut context)),
+        interfaces: shared(interface::read_interfaces(&interfaces, &mut context)),
     };
     context.refuse_ids_used_twice(&policy);
     policy
+}
+
+fn shared<T>(parts: Vec<T>) -> Vec<Arc<T>> {
+    parts.into_iter().map(Arc::new).collect()
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ mod ownership;
 mod peers;
 mod programs;
 mod registry;
-mod rows;
 pub mod sample;
+mod steps;
 mod sweep;
 
 use hashbrown::HashMap;
@@ -196,7 +196,7 @@ impl<'p> Builder<'p> {
                 let bytes_max = TABLE_BYTES_MAX.saturating_sub(programs.bytes);
                 let program = programs::build(&rules, &self.peers, wide, bytes_max)?;
                 programs.bytes += program.bytes();
-                Ok::<_, CompileError>(Arc::new(program))
+                Ok::<_, CompileError>(program)
             };
             let pair = ProgramPair {
                 ingress: build(Direction::Ingress)?,
@@ -233,8 +233,8 @@ impl Programs {
 
 /// Both programs of a set of groups.
 struct ProgramPair {
-    ingress: Arc<Program>,
-    egress: Arc<Program>,
+    ingress: Program,
+    egress: Program,
     groups: Arc<[Arc<GroupInfo>]>,
 }
 
@@ -243,8 +243,8 @@ impl ProgramPair {
         InterfaceEntry {
             open_for_ingress: self.egress.open,
             open_for_egress: self.ingress.open,
-            ingress: Arc::clone(&self.ingress),
-            egress: Arc::clone(&self.egress),
+            ingress: self.ingress.clone(),
+            egress: self.egress.clone(),
             audit: self.groups.iter().any(|group| !group.enforce),
         }
     }

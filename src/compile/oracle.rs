@@ -38,7 +38,7 @@ pub(crate) fn owner<'p>(
         .map(|(_, i)| &**i)
 }
 
-/// Whether the groups of an interface allow a packet, and by which rule.
+/// Whether the groups of an interface allow a packet, and by which rule: the lowest.
 pub(crate) fn decide<'p>(
     policy: &'p Policy,
     interface: &Interface,
@@ -53,11 +53,7 @@ pub(crate) fn decide<'p>(
             .flat_map(move |g| policy.group(*g).rules(direction))
     };
     let asked = |rule: &&Rule| allows(policy, rule, question);
-    // `min_by_key` returns the first of equals: the order of groups, then of rules.
-    if let Some(rule) = rules(direction)
-        .filter(asked)
-        .min_by_key(|r| (width(r.service), r.service))
-    {
+    if let Some(rule) = rules(direction).find(asked) {
         let any = |rule: &&Rule| is_any(policy, rule.peer, question.remote.family());
         let open = |rule: &Rule| match (rule.service, question.protocol) {
             (Service::All, protocol::TCP | protocol::UDP) => true,
@@ -72,20 +68,6 @@ pub(crate) fn decide<'p>(
     match groups.iter().all(|group| policy.group(*group).enforce) {
         true => Answer::Deny,
         false => Answer::Unenforced,
-    }
-}
-
-/// How many ports or codes a service has, less one; part of the documented order of rules.
-fn width(service: Service) -> u32 {
-    match service {
-        Service::All => u32::MAX,
-        Service::Tcp(ports) | Service::Udp(ports) => u32::from(ports.to - ports.from),
-        Service::Icmp(icmp) | Service::Icmpv6(icmp) => match (icmp.kind, icmp.code) {
-            (None, _) => 65535,
-            (_, None) => 255,
-            _ => 0,
-        },
-        Service::Protocol(_) => 0,
     }
 }
 

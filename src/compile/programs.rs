@@ -1,20 +1,18 @@
-//! The rules of a set of groups to a [`Program`].
-
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
-
-use hashbrown::HashMap;
+//! The rules of some groups to a [`Program`].
 
 use super::error::{CompileError, TABLE_BYTES_MAX};
 use super::peers::{PeerId, Peers, WideKeys};
-use super::rows::{Bit, RowBuilder};
+use super::steps::{Claim, StepBuilder};
 use crate::packet::Family;
-use crate::policy::{IcmpMatch, PortRange, Service};
-use crate::snapshot::interval::{INTERVALS_MAX, IntervalBuilder, IntervalMap};
-use crate::snapshot::key_map::KeyMap;
-use crate::snapshot::program::{OpenTransports, Program, ServicePoint};
-use crate::snapshot::rows::Row;
+use crate::policy::{PortRange, Service};
+use crate::snapshot::program::{
+    ANY_ADDRESS, BUCKET_KEYS, BUCKET_MASK, BUCKET_WORDS, FREE, HEADER_WORDS, OpenTransports,
+    PROBES_MAX, Program, SLOTS, home,
+};
 use crate::types::{RuleSlot, protocol};
+
+/// Keys that a bucket has on average, at most; more overflow into the next ones.
+const BUCKET_LOAD: usize = 5;
 
 /// A rule with its numbers.
 #[derive(Clone, Copy, Debug)]
@@ -24,183 +22,156 @@ pub(super) struct NumberedRule {
     pub(super) slot: RuleSlot,
 }
 
-/// What a rule sets in the row of an address key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Grant {
-    peer: PeerId,
-    bit: Bit,
-}
-
-/// The program of these rules, in their order of precedence; its tables take at most so many bytes.
+/// The program of these rules, in their order of precedence; it takes at most so many bytes.
 pub(super) fn build(
     rules: &[NumberedRule],
     peers: &Peers,
     wide: &WideKeys,
     bytes_max: usize,
 ) -> Result<Program, CompileError> {
-    let services = distinct_services(rules);
-    let mut rows = RowBuilder::new(services.len(), bytes_max)?;
-    let service_map = service_map(&services, &mut rows)?;
-    let grants = grants(rules, &services);
-    let any = |family| {
-        let of_family = |grant: &&Grant| peers.reach(grant.peer).is_any(family);
-        first_of_each_bit(grants.iter().filter(of_family).map(|grant| grant.bit))
-    };
-    let any_address = [rows.ruled(&any(Family::V4))?, rows.ruled(&any(Family::V6))?];
-    Ok(Program {
-        services: service_map,
-        peers: peer_rows(&grants, peers, wide, &mut rows)?,
-        any_address,
-        rows: rows.finish(),
-        slots: rules.iter().map(|rule| rule.slot).collect(),
-        open: open_transports(rules, peers),
-    })
-}
-
-/// The services of the rules, narrow ones first; a service's place is its bit.
-fn distinct_services(rules: &[NumberedRule]) -> Vec<Service> {
-    let mut services: Vec<_> = rules.iter().map(|rule| rule.service).collect();
-    services.sort_unstable_by_key(|service| (width(*service), *service));
-    services.dedup();
-    services
-}
-
-/// How many points it has, less one; `All` is widest.
-fn width(service: Service) -> u32 {
-    let (first, last) = points(service);
-    last.0 - first.0
-}
-
-/// First and last point of a service.
-fn points(service: Service) -> (ServicePoint, ServicePoint) {
-    let range = |kind, first, last| {
-        (
-            ServicePoint::new(kind, first),
-            ServicePoint::new(kind, last),
-        )
-    };
-    let icmp = |kind, matched: IcmpMatch| match (matched.kind, matched.code) {
-        (None, _) => range(kind, 0, u16::MAX),
-        (Some(t), None) => range(
-            kind,
-            u16::from_be_bytes([t, 0]),
-            u16::from_be_bytes([t, 0xff]),
-        ),
-        (Some(t), Some(code)) => {
-            let both = u16::from_be_bytes([t, code]);
-            range(kind, both, both)
-        }
-    };
-    match service {
-        Service::All => (ServicePoint(0), ServicePoint(u32::MAX)),
-        Service::Tcp(ports) => range(ServicePoint::TCP, ports.from, ports.to),
-        Service::Udp(ports) => range(ServicePoint::UDP, ports.from, ports.to),
-        Service::Icmp(matched) => icmp(ServicePoint::ICMP, matched),
-        Service::Icmpv6(matched) => icmp(ServicePoint::ICMPV6, matched),
-        Service::Protocol(number) => {
-            let number = u16::from(number);
-            range(ServicePoint::OTHER, number, number)
-        }
-    }
-}
-
-/// Service points → rows of the services that contain them.
-fn service_map(
-    services: &[Service],
-    rows: &mut RowBuilder,
-) -> Result<IntervalMap<u32>, CompileError> {
-    let mut starts: Vec<(u32, u32)> = Vec::with_capacity(services.len());
-    // The first point after each service; none after one that goes to the end.
-    let mut ends: Vec<(u32, u32)> = Vec::with_capacity(services.len());
-    for (bit, service) in (0..).zip(services) {
-        let (first, last) = points(*service);
-        starts.push((first.0, bit));
-        ends.extend(last.0.checked_add(1).map(|after| (after, bit)));
-    }
-    let mut borders: Vec<_> = starts
-        .iter()
-        .chain(&ends)
-        .map(|(point, _)| *point)
-        .collect();
-    borders.sort_unstable();
-    borders.dedup();
-    // Popped from their ends.
-    starts.sort_unstable_by_key(|start| Reverse(*start));
-    ends.sort_unstable_by_key(|end| Reverse(*end));
-    let mut inside = BTreeSet::new();
-    let mut builder = IntervalBuilder::new();
-    let mut row = Row::EMPTY;
-    for border in borders {
-        if let Some(before) = border.checked_sub(1) {
-            builder.extend_to(before, row.0);
-        }
-        while let Some((_, bit)) = ends.pop_if(|(point, _)| *point <= border) {
-            inside.remove(&bit);
-        }
-        while let Some((_, bit)) = starts.pop_if(|(point, _)| *point <= border) {
-            inside.insert(bit);
-        }
-        row = rows.plain(inside.iter().copied())?;
-    }
-    builder.extend_to(u32::MAX, row.0);
-    builder.finish().ok_or(CompileError::TooManyIntervals {
-        limit: INTERVALS_MAX,
-    })
-}
-
-/// What each rule grants, by peer, bit and order; of equal peer and bit the first rule's only.
-fn grants(rules: &[NumberedRule], services: &[Service]) -> Vec<Grant> {
-    let bits: HashMap<Service, u32> = services.iter().copied().zip(0..).collect();
-    let mut grants: Vec<_> = rules
-        .iter()
-        .zip(0..)
-        .map(|(numbered, rule)| Grant {
-            peer: numbered.peer,
-            bit: Bit {
-                bit: bits[&numbered.service],
-                rule,
-            },
-        })
-        .collect();
-    grants.sort_unstable();
-    grants.dedup_by_key(|grant| (grant.peer, grant.bit.bit));
-    grants
-}
-
-/// Address keys → rows.
-fn peer_rows(
-    grants: &[Grant],
-    peers: &Peers,
-    wide: &WideKeys,
-    rows: &mut RowBuilder,
-) -> Result<KeyMap, CompileError> {
+    let mut runs = Runs::new(rules, bytes_max);
+    let mut by_peer: Vec<(PeerId, u32)> = rules.iter().map(|rule| rule.peer).zip(0..).collect();
+    by_peer.sort_unstable();
     let mut pairs = Vec::new();
-    let mut bits_of: HashMap<PeerId, &[Grant]> = HashMap::new();
-    for of_peer in grants.chunk_by(|a, b| a.peer == b.peer) {
-        let peer = of_peer[0].peer;
-        // No address has the key of a peer that is nothing but "any"; `any_address` is its row.
+    // The rules of each peer that has a key.
+    let mut listed = Vec::new();
+    for of_peer in by_peer.chunk_by(|a, b| a.0 == b.0) {
+        let peer = of_peer[0].0;
+        // No address has the key of a peer that is nothing but "any".
         if peers.reach(peer).listed {
-            let bits: Vec<_> = of_peer.iter().map(|grant| grant.bit).collect();
-            pairs.push((peer, rows.ruled(&bits)?.0));
-            bits_of.insert(peer, of_peer);
+            pairs.push((peer, runs.append(of_peer.iter().map(|(_, rule)| *rule))?));
+            listed.push((peer, of_peer));
         }
     }
-    for (key, together) in wide.of(bits_of.keys().copied()) {
-        let of_all = together.iter().filter_map(|peer| bits_of.get(peer));
-        let bits = first_of_each_bit(of_all.flat_map(|of_peer| *of_peer).map(|grant| grant.bit));
-        pairs.push((key, rows.ruled(&bits)?.0));
+    for (key, together) in wide.of(listed.iter().map(|(peer, _)| *peer)) {
+        let mut of_all = Vec::new();
+        for peer in together {
+            if let Ok(position) = listed.binary_search_by_key(peer, |(peer, _)| *peer) {
+                of_all.push(position);
+            }
+        }
+        let run = match *of_all {
+            [only] => pairs[only].1,
+            _ => runs.append(
+                of_all
+                    .iter()
+                    .flat_map(|position| listed[*position].1.iter().map(|(_, rule)| *rule)),
+            )?,
+        };
+        pairs.push((key, run));
     }
-    KeyMap::new(&pairs).ok_or(CompileError::TooLarge {
-        limit: TABLE_BYTES_MAX,
-    })
+    let mut any = |family| {
+        let of_family = |rule: &u32| peers.reach(rules[*rule as usize].peer).is_any(family);
+        runs.append((0..).take(rules.len()).filter(of_family))
+    };
+    let any_address = [any(Family::V4)?, any(Family::V6)?];
+    let words = runs.finish(&pairs, any_address)?;
+    Ok(Program::new(words, open_transports(rules, peers)))
 }
 
-/// The bits in ascending order, each with its first rule.
-fn first_of_each_bit(bits: impl Iterator<Item = Bit>) -> Vec<Bit> {
-    let mut bits: Vec<_> = bits.collect();
-    bits.sort_unstable();
-    bits.dedup_by_key(|bit| bit.bit);
-    bits
+/// Collects the runs of one program.
+struct Runs<'r> {
+    rules: &'r [NumberedRule],
+    steps: StepBuilder,
+    claims: Vec<Claim>,
+    /// Begins with a word that is in no run, so that 0 is none.
+    words: Vec<u32>,
+    words_max: usize,
+}
+
+impl<'r> Runs<'r> {
+    fn new(rules: &'r [NumberedRule], bytes_max: usize) -> Self {
+        Self {
+            rules,
+            steps: StepBuilder::default(),
+            claims: Vec::new(),
+            words: vec![0],
+            // Offsets are 32 bits.
+            words_max: (bytes_max / size_of::<u32>()).min(u32::MAX as usize),
+        }
+    }
+
+    /// The run of these rules, by number.
+    fn append(&mut self, rules: impl Iterator<Item = u32>) -> Result<u32, CompileError> {
+        self.claims.clear();
+        let service = |rule: u32| self.rules[rule as usize].service;
+        self.claims
+            .extend(rules.map(|rule| Claim::new(service(rule), rule)));
+        let run = self.steps.append(&mut self.claims, &mut self.words);
+        self.offset(run)
+    }
+
+    /// A place in the program, if the program may be as large.
+    fn offset(&self, place: usize) -> Result<u32, CompileError> {
+        let fits = self.words.len() <= self.words_max;
+        u32::try_from(place)
+            .ok()
+            .filter(|_| fits)
+            .ok_or(CompileError::TooLarge {
+                limit: TABLE_BYTES_MAX,
+            })
+    }
+
+    /// The whole program.
+    fn finish(self, pairs: &[(u32, u32)], any_address: [u32; 2]) -> Result<Vec<u32>, CompileError> {
+        let buckets = buckets(pairs);
+        let count = buckets.len() / BUCKET_WORDS;
+        // The word in front of the runs is left out.
+        let runs_start = self.offset(HEADER_WORDS + buckets.len() - 1)?;
+        let slots_start = self.offset(HEADER_WORDS + buckets.len() + self.words.len() - 1)?;
+        let whole = slots_start as usize + self.rules.len();
+        if whole > self.words_max {
+            self.offset(usize::MAX)?;
+        }
+        let place = |run: u32| if run == 0 { 0 } else { runs_start + run };
+        let mut words = Vec::with_capacity(whole);
+        words.resize(HEADER_WORDS, 0);
+        words[BUCKET_MASK] = self.offset(count - 1)?;
+        for (header, run) in ANY_ADDRESS.into_iter().zip(any_address) {
+            words[header] = place(run);
+        }
+        words[SLOTS] = slots_start;
+        for bucket in buckets.chunks_exact(BUCKET_WORDS) {
+            let (keys, values) = bucket.split_at(BUCKET_KEYS);
+            words.extend_from_slice(keys);
+            words.extend(values.iter().map(|run| place(*run)));
+        }
+        words.extend_from_slice(&self.words[1..]);
+        words.extend(self.rules.iter().map(|rule| rule.slot.0));
+        Ok(words)
+    }
+}
+
+/// The buckets of these keys and values; twice as many until no key is further from its home than
+/// a lookup goes.
+fn buckets(pairs: &[(u32, u32)]) -> Vec<u32> {
+    let mut count = pairs.len().div_ceil(BUCKET_LOAD).next_power_of_two();
+    if pairs.len() <= BUCKET_KEYS {
+        count = 1;
+    }
+    loop {
+        if let Some(buckets) = buckets_of(pairs, count) {
+            return buckets;
+        }
+        count *= 2;
+    }
+}
+
+fn buckets_of(pairs: &[(u32, u32)], count: usize) -> Option<Vec<u32>> {
+    let mut words = vec![0; count * BUCKET_WORDS];
+    for bucket in words.chunks_exact_mut(BUCKET_WORDS) {
+        bucket[..BUCKET_KEYS].fill(FREE);
+    }
+    let mask = u32::try_from(count - 1).unwrap_or(u32::MAX);
+    for &(key, value) in pairs {
+        let place = (0..PROBES_MAX).find_map(|probe| {
+            let start = ((home(key, mask) + probe) & mask as usize) * BUCKET_WORDS;
+            (start..start + BUCKET_KEYS).find(|place| words[*place] == FREE)
+        })?;
+        words[place] = key;
+        words[place + BUCKET_KEYS] = value;
+    }
+    Some(words)
 }
 
 /// Families and transports that single rules open for any address on all ports.
@@ -222,4 +193,26 @@ fn open_transports(rules: &[NumberedRule], peers: &Peers) -> OpenTransports {
         }
     }
     open
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_its_place_and_no_key_is_far_from_home() {
+        for count in [0_u32, 1, 8, 9, 40, 41, 1000, 100_000] {
+            for stride in [1_u32, 2, 64, 4096, 0x9e37] {
+                let pairs: Vec<_> = (0..count).map(|i| (i.wrapping_mul(stride), i)).collect();
+                let words = buckets(&pairs);
+                let used: usize = words
+                    .chunks_exact(BUCKET_WORDS)
+                    .map(|b| b[..BUCKET_KEYS].iter().filter(|k| **k != FREE).count())
+                    .sum();
+                assert_eq!(used, pairs.len());
+                // Never sparse: a hostile choice of keys costs a few doublings at most.
+                assert!(words.len() <= 64 + pairs.len() * 64, "{count} {stride}");
+            }
+        }
+    }
 }

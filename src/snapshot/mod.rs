@@ -1,21 +1,20 @@
 //! The compiled, immutable policy that workers read, and the cell that publishes it.
 //!
-//! A verdict on a miss takes three lookups and a few ANDs:
+//! A verdict on a miss takes a few lookups, each in a flat table:
 //!
 //! ```text
 //! interface ─► program of its groups and the direction
-//! remote address ─► class ─► keys ─► rows of the program   ┐
-//! protocol and port ──────────────► row of the program     ┴► AND ─► lowest bit ─► rule
+//! remote address ─► class ─► keys ─► steps of each key in the program  ┐
+//! protocol and port ───────────────────────────────────────────────────┴► the lowest rule
 //! ```
 //!
-//! `classes` holds the address side, one table for all programs; `program` the service side and
-//! the rows (`rows`); `owners` says whose an address is. All range lookups are one structure,
-//! `interval`. Nothing here is derived from traffic, nothing allocates, and the cost of a
-//! question is bounded by constants and by the depth of trees, not by the number of rules.
+//! `classes` holds the address side, one table for all programs; `program` the rules; `owners` says
+//! whose an address is. Range lookups of addresses are one structure, `interval`. Nothing here is
+//! derived from traffic, nothing allocates, and the cost of a question is bounded by constants and
+//! by the depth of trees, not by the number of rules.
 //!
-//! The order of rules, for the one that is reported when several allow a packet: the narrowest
-//! service first (fewest ports or ICMP codes; `all` last), equal services by the groups' position
-//! in the policy, then by the rules' position in the group.
+//! The rule that is reported is the lowest that allows the packet: first by the groups' position in
+//! the policy, then by the rules' position in the group.
 #![deny(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -35,7 +34,6 @@ pub(crate) mod interval;
 pub(crate) mod key_map;
 pub(crate) mod owners;
 pub(crate) mod program;
-pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -79,7 +77,7 @@ pub struct Question {
 pub enum Decision {
     /// A rule allows the packet.
     Allow {
-        /// The first that does.
+        /// The lowest that does.
         rule: RuleSlot,
         /// A rule for any address allows it, and the other direction is open for any address on all
         /// ports of the protocol: the flow needs no tracking.
@@ -91,11 +89,11 @@ pub enum Decision {
     Deny,
 }
 
-/// What a verdict needs of an interface; three to a cache line.
+/// What a verdict needs of an interface.
 #[derive(Clone, Debug)]
 pub(crate) struct InterfaceEntry {
-    pub(crate) ingress: Arc<Program>,
-    pub(crate) egress: Arc<Program>,
+    pub(crate) ingress: Program,
+    pub(crate) egress: Program,
     /// What egress lets through everywhere, beside the ingress program that asks for it.
     pub(crate) open_for_ingress: OpenTransports,
     /// The other way round.
@@ -166,11 +164,11 @@ impl Snapshot {
             Direction::Egress => (&entry.egress, entry.open_for_egress),
         };
         match program.find(question, self.classes.keys_of(question.remote)) {
-            Some(found) => {
+            Some(rule) => {
                 let wanted = OpenTransports::bit(question.remote.family(), question.protocol);
                 Decision::Allow {
-                    rule: found.rule,
-                    untracked: found.by_any_address && open.meets(wanted),
+                    rule,
+                    untracked: open.meets(wanted) && program.allows_any_address(question),
                 }
             }
             None if entry.audit => Decision::Unenforced,

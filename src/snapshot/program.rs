@@ -1,18 +1,57 @@
-//! The rules of one set of groups in one direction, as bitmaps.
+//! The rules of some groups in one direction, as steps.
 //!
-//! A bit stands for a *service* (protocol and ports) that the rules name, not for a rule: policies
-//! have many rules and few services. Each class of packets by service has a row of the services
-//! that contain it; each key of the address side (see [`super::classes`]) has a row of the services
-//! allowed with that peer, and the rule for each. Services are numbered from narrow to wide, so the
-//! lowest common bit is the narrowest one.
+//! For each key of the address side (see [`super::classes`]) that concerns the rules, the service
+//! space is cut into *steps*: intervals of protocols and ports, each with the lowest rule that
+//! allows it, or none. A question finds the steps of each key of its address, and of "any address",
+//! takes the step that its service lies in, and of these the lowest rule. Nothing is left to
+//! search: what a rule with a wide service hides, or shows, was settled when the steps were made. A
+//! key with `n` rules has at most `2n` steps, so a program takes memory in proportion to its rules,
+//! whatever they are.
+//!
+//! Rejected: bitmaps over services, with the AND of an address's row and a service's. They find *a*
+//! rule as fast, but the lowest one by a walk whose length the rules choose, and overlapping ranges
+//! of ports take a bit for each pair of them.
+//!
+//! All of it is one array of words, so that a small program is one or two cache lines:
+//!
+//! ```text
+//! header    [ buckets − 1 | any IPv4 | any IPv6 | slots | 0 … ]         8 words
+//! buckets   [ 8 keys | the runs of their steps ]                        16 words each
+//! runs      [ steps | upper levels … | ends … | rules … ]               0 as a run: no step
+//! slots     [ slot of each rule, in the order of the rules ]
+//! ```
+//!
+//! A run of up to 16 steps is counted through; of a longer one every sixteenth end is repeated in a
+//! level above, and so on, as in [`super::interval`].
 
 use super::Question;
 use super::classes::CLASS_KEYS_MAX;
-use super::interval::IntervalMap;
-use super::key_map::KeyMap;
-use super::rows::{Common, Row, Rows};
 use crate::packet::Family;
+use crate::sync::Arc;
 use crate::types::{RuleSlot, protocol};
+
+/// Words before the buckets.
+pub(crate) const HEADER_WORDS: usize = 8;
+/// Header: count of buckets, less one.
+pub(crate) const BUCKET_MASK: usize = 0;
+/// Header: the steps of any address, IPv4 and IPv6.
+pub(crate) const ANY_ADDRESS: [usize; 2] = [1, 2];
+/// Header: where the slots of the rules begin.
+pub(crate) const SLOTS: usize = 3;
+/// Address keys of one bucket: half a cache line, their steps the other half.
+pub(crate) const BUCKET_KEYS: usize = 8;
+/// Words of a bucket.
+pub(crate) const BUCKET_WORDS: usize = 2 * BUCKET_KEYS;
+/// Most buckets that one lookup reads: the compiler takes more buckets rather than pass it.
+pub(crate) const PROBES_MAX: usize = 4;
+/// Marks a free place of a bucket; never a key.
+pub(crate) const FREE: u32 = u32::MAX;
+/// Ends of steps in one node of a run.
+pub(crate) const NODE_ENDS: usize = 16;
+/// Most levels of a run: 16⁵ steps, and there are fewer service points that one can end at.
+pub(crate) const RUN_LEVELS_MAX: usize = 5;
+/// A step that no rule allows; greater than every rule.
+pub(crate) const NO_RULE: u32 = u32::MAX;
 
 /// A point of the service space: the kind of service in the high half, the number in the low one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,75 +111,169 @@ impl OpenTransports {
     }
 }
 
-/// The compiled rules of a set of groups in one direction.
+/// The compiled rules of some groups in one direction.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
-    /// Service point → row of the services that contain it.
-    pub(crate) services: IntervalMap<u32>,
-    /// Address key → row of the services allowed with it.
-    pub(crate) peers: KeyMap,
-    /// Rows of what is allowed with any address, by family (IPv4, IPv6).
-    pub(crate) any_address: [Row; 2],
-    /// The rows of both sides.
-    pub(crate) rows: Rows,
-    /// Slot of each rule of the program.
-    pub(crate) slots: Box<[RuleSlot]>,
+    words: Arc<[u32]>,
     /// Any address on all ports.
     pub(crate) open: OpenTransports,
 }
 
-/// What a program answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Match {
-    /// The first rule that allows the packet.
-    pub(crate) rule: RuleSlot,
-    /// A rule for any address allows it too, or is that rule.
-    pub(crate) by_any_address: bool,
-}
-
 impl Program {
-    /// The first rule that allows a packet whose remote address has these keys: that of the
-    /// narrowest service, then the first in the program's order.
-    #[inline]
-    pub(crate) fn find(&self, question: &Question, keys: &[u32]) -> Option<Match> {
-        let service = Row(self.services.find(ServicePoint::of(question).0)?);
-        if service == Row::EMPTY {
-            return None;
+    /// Takes the words over; `compile` is the one who knows how to lay them out.
+    pub(crate) fn new(words: Vec<u32>, open: OpenTransports) -> Self {
+        Self {
+            words: words.into(),
+            open,
         }
-        let [v4, v6] = self.any_address;
-        let any_address = match question.remote.family() {
-            Family::V4 => v4,
-            Family::V6 => v6,
-        };
-        let by_any_address = self.rows.first_common(any_address, service);
-        let mut first = by_any_address;
+    }
+
+    /// The lowest rule that allows a packet whose remote address has these keys.
+    #[inline]
+    pub(crate) fn find(&self, question: &Question, keys: &[u32]) -> Option<RuleSlot> {
+        let point = ServicePoint::of(question);
+        let mut lowest = self.step_of_any(question.remote.family(), point);
         for key in keys.iter().take(CLASS_KEYS_MAX) {
-            if let Some(row) = self.peers.find(*key) {
-                first = earlier(first, self.rows.first_common(Row(row), service));
+            if let Some(run) = self.run_of(*key) {
+                lowest = lowest.min(self.step(run, point));
             }
         }
-        Some(Match {
-            rule: *self.slots.get(usize::try_from(first?.rule).ok()?)?,
-            by_any_address: by_any_address.is_some(),
-        })
+        if lowest == NO_RULE {
+            return None;
+        }
+        self.word(self.word(SLOTS)?.wrapping_add(lowest) as usize)
+            .map(RuleSlot)
+    }
+
+    /// Whether a rule for any address allows the packet.
+    #[inline]
+    pub(crate) fn allows_any_address(&self, question: &Question) -> bool {
+        self.step_of_any(question.remote.family(), ServicePoint::of(question)) != NO_RULE
+    }
+
+    #[inline]
+    fn step_of_any(&self, family: Family, point: ServicePoint) -> u32 {
+        let [v4, v6] = ANY_ADDRESS;
+        let run = self.word(match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        });
+        match run {
+            None | Some(0) => NO_RULE,
+            Some(run) => self.step(run, point),
+        }
+    }
+
+    /// The run of an address key.
+    #[inline]
+    fn run_of(&self, key: u32) -> Option<u32> {
+        let mask = self.word(BUCKET_MASK)?;
+        let home = home(key, mask);
+        for probe in 0..PROBES_MAX {
+            let bucket = home.wrapping_add(probe) & mask as usize;
+            let start = bucket.wrapping_mul(BUCKET_WORDS).wrapping_add(HEADER_WORDS);
+            let bucket = self.words.get(start..)?.first_chunk::<BUCKET_WORDS>()?;
+            let (keys, runs) = bucket.split_first_chunk::<BUCKET_KEYS>()?;
+            // One bit for each place, so that all are compared at once.
+            let found = matches(keys, key);
+            if found != 0 {
+                return runs.get(found.trailing_zeros() as usize).copied();
+            }
+            if matches(keys, FREE) != 0 {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// The lowest rule that a run has for a point.
+    #[inline]
+    fn step(&self, run: u32, point: ServicePoint) -> u32 {
+        self.step_in(run as usize, point).unwrap_or(NO_RULE)
+    }
+
+    #[inline]
+    fn step_in(&self, run: usize, point: ServicePoint) -> Option<u32> {
+        let (count, run) = self.words.get(run..)?.split_first()?;
+        let count = *count as usize;
+        if count <= NODE_ENDS {
+            let position = count_before(run.get(..count)?, point);
+            if position == count {
+                return None;
+            }
+            return run.get(count.wrapping_add(position)).copied();
+        }
+        Self::step_in_levels(count, run, point)
+    }
+
+    /// The step of a run that has levels; walks at most [`RUN_LEVELS_MAX`] of them down.
+    fn step_in_levels(count: usize, mut run: &[u32], point: ServicePoint) -> Option<u32> {
+        let sizes = level_sizes(count);
+        let mut position = 0_usize;
+        for size in sizes.into_iter().filter(|size| *size != 0) {
+            let (level, below) = run.split_at_checked(size)?;
+            let start = position.wrapping_mul(NODE_ENDS);
+            let node = level.get(start..)?;
+            let inside = match node.first_chunk::<NODE_ENDS>() {
+                Some(node) => count_before(node, point),
+                None => count_before(node, point),
+            };
+            position = start.wrapping_add(inside);
+            run = below;
+        }
+        if position >= count {
+            return None;
+        }
+        run.get(position).copied()
+    }
+
+    #[inline]
+    fn word(&self, index: usize) -> Option<u32> {
+        self.words.get(index).copied()
     }
 
     /// Bytes on the heap.
     pub(crate) fn bytes(&self) -> usize {
-        self.services
-            .bytes()
-            .saturating_add(self.peers.bytes())
-            .saturating_add(self.rows.bytes())
-            .saturating_add(size_of_val(&*self.slots))
-            .saturating_add(size_of::<Self>())
+        size_of_val(&*self.words)
     }
 }
 
-/// The lower bit, then the earlier rule.
+/// The bucket that a key is looked for first. Fibonacci hashing: keys are numbers that the compiler
+/// hands out, never taken from packets, and consecutive ones spread evenly.
 #[inline]
-fn earlier(left: Option<Common>, right: Option<Common>) -> Option<Common> {
-    match (left, right) {
-        (Some(left), Some(right)) => Some(left.min(right)),
-        (one, None) | (None, one) => one,
+pub(crate) fn home(key: u32, mask: u32) -> usize {
+    (key.wrapping_mul(0x9e37_79b9).rotate_left(15) & mask) as usize
+}
+
+/// Sizes of the levels of a run of so many steps, the uppermost one first; zeros before it.
+#[inline]
+pub(crate) fn level_sizes(count: usize) -> [usize; RUN_LEVELS_MAX] {
+    let mut sizes = [0; RUN_LEVELS_MAX];
+    let mut size = count;
+    for level in sizes.iter_mut().rev() {
+        *level = size;
+        if size <= NODE_ENDS {
+            break;
+        }
+        size = size.div_ceil(NODE_ENDS);
     }
+    sizes
+}
+
+/// How many ends lie before a point; wrapping, so that overflow checks cannot keep the compiler
+/// from comparing all at once.
+#[inline]
+fn count_before(ends: &[u32], point: ServicePoint) -> usize {
+    let count = ends.iter().take(NODE_ENDS).fold(0_u32, |count, end| {
+        count.wrapping_add(u32::from(*end < point.0))
+    });
+    count as usize
+}
+
+/// A bit for each key that is this one.
+#[inline]
+fn matches(keys: &[u32; BUCKET_KEYS], key: u32) -> u32 {
+    keys.iter().zip(0_u32..).fold(0, |bits, (k, place)| {
+        bits | u32::from(*k == key).wrapping_shl(place)
+    })
 }

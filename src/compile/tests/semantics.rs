@@ -409,18 +409,30 @@ fn enforce_false_lets_pass_what_no_rule_allows() {
 }
 
 #[test]
-fn the_reported_rule_is_of_the_narrowest_service_then_the_first() {
+fn the_reported_rule_is_the_lowest_that_allows() {
     let world = world(&[
-        (Service::All, cidr(ANY4)),
-        (tcp(0, 65535), cidr(ANY4)),
-        (tcp(80, 81), cidr("192.0.2.0/24")),
+        (tcp(80, 80), cidr("192.0.2.0/25")),
+        (tcp(0, 65535), cidr("192.0.2.0/24")),
+        (tcp(80, 81), cidr("192.0.2.0/25")),
         (tcp(80, 80), cidr(ANY4)),
-        (tcp(80, 80), cidr("192.0.2.0/24")),
+        (Service::All, cidr(ANY4)),
+        (tcp(81, 81), cidr(ANY4)),
     ]);
-    assert_eq!(world.entry("192.0.2.1", 6, 80).0, "sgr-4");
-    assert_eq!(world.entry("192.0.2.1", 6, 81).0, "sgr-3");
-    assert_eq!(world.entry("192.0.3.1", 6, 81).0, "sgr-2");
-    assert_eq!(world.entry("192.0.3.1", 17, 81).0, "sgr-1");
+    assert_eq!(world.entry("192.0.2.1", 6, 80).0, "sgr-1");
+    assert_eq!(world.entry("192.0.2.1", 6, 81).0, "sgr-2");
+    assert_eq!(world.entry("192.0.3.1", 6, 80).0, "sgr-4");
+    assert_eq!(world.entry("192.0.3.1", 6, 81).0, "sgr-5");
+    assert_eq!(world.entry("192.0.2.1", 17, 81).0, "sgr-5");
+}
+
+#[test]
+fn the_lowest_rule_of_two_groups_is_of_the_group_that_stands_first() {
+    let mut world = world(&[(tcp(80, 90), cidr(ANY4))]);
+    world.group("h").ingress = vec![rule(7, tcp(80, 80), cidr("192.0.2.1"))];
+    world.interface_mut(0).groups = vec![GroupIndex(1), GroupIndex(0)];
+    assert_eq!(world.entry("192.0.2.1", 6, 80).0, "sgr-1");
+    world.group("g").ingress = vec![rule(1, tcp(81, 90), cidr(ANY4))];
+    assert_eq!(world.entry("192.0.2.1", 6, 80).0, "sgr-7");
 }
 
 #[test]
@@ -457,7 +469,7 @@ fn untracked_is_tcp_and_udp_only() {
 }
 
 #[test]
-fn untracked_holds_though_a_narrower_rule_is_reported() {
+fn untracked_holds_though_a_lower_rule_is_reported() {
     let mut world = world(&[
         (tcp(80, 80), cidr("192.0.2.0/24")),
         (Service::All, cidr(ANY4)),

@@ -82,7 +82,20 @@ pub enum CompileError {
         /// Most that are possible.
         limit: usize,
     },
-    /// So many rules and interfaces came and went that their numbers are used up; a restart helps.
-    #[error("numbers for rules or interfaces are used up; restart the gateway")]
+    /// So many rules and interfaces came and went, and are still held by connections, that their
+    /// numbers are used up.
+    #[error("numbers for rules or interfaces are used up until connections of old ones end")]
     SlotsExhausted,
+}
+
+impl CompileError {
+    /// Refuses tables that take more than [`TABLE_BYTES_MAX`].
+    pub(super) fn check_bytes(bytes: usize) -> Result<(), Self> {
+        match bytes {
+            0..=TABLE_BYTES_MAX => Ok(()),
+            _ => Err(Self::TooLarge {
+                limit: TABLE_BYTES_MAX,
+            }),
+        }
+    }
 }

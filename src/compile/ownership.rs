@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::error::CompileError;
-use super::sweep::{Span, Spans, sweep};
-use crate::policy::{Interface, InterfaceLink, Policy};
+use super::prefixes::{Bits, BothPrefixes, Prefixes, Values};
+use crate::policy::{Interface, InterfaceLink};
 use crate::snapshot::InterfaceRef;
-use crate::snapshot::interval::{INTERVALS_MAX, IntervalMap, Point};
+use crate::snapshot::interval::{CountValues, INTERVALS_MAX, IntervalMap};
 use crate::snapshot::owners::{LinkOwners, Owner, OwnerTable, Owners, VLAN_IDS};
 use crate::types::LinkId;
 
@@ -28,6 +28,16 @@ pub(super) fn link_of(
     };
     let id = position.and_then(|position| u8::try_from(position).ok());
     match (id, &interface.link) {
+        (Some(_), _)
+            if interface
+                .vlan
+                .is_some_and(|vlan| usize::from(vlan) >= VLAN_IDS) =>
+        {
+            Err(CompileError::VlanOutOfRange {
+                interface: interface.name.clone(),
+                vlan: interface.vlan.unwrap_or_default(),
+            })
+        }
         (Some(id), _) => Ok(Some(LinkId(id))),
         (None, InterfaceLink::Named(link)) => Err(CompileError::UnknownLink {
             interface: interface.name.clone(),
@@ -39,66 +49,143 @@ pub(super) fn link_of(
     }
 }
 
-/// A prefix that an interface owns; spans are labeled with the position of one.
-#[derive(Clone, Copy, Debug)]
-struct Claim {
-    interface: u32,
-    prefix: ipnet::IpNet,
-}
-
-/// The claims of one place: a link's frames, or those of one VLAN.
-#[derive(Debug, Default)]
+/// The owners in one place: a link's frames, or those of one VLAN.
+#[derive(Clone, Debug)]
 struct Place {
-    claims: Vec<Claim>,
-    spans: Spans,
+    /// Labeled by interface.
+    prefixes: BothPrefixes,
+    table: OwnerTable,
+    /// How many prefixes interfaces own here.
+    count: usize,
 }
 
-/// The tables of all links; `links` says where each interface is, in the policy's order.
-pub(super) fn owners(
-    policy: &Policy,
-    links: &[Option<LinkId>],
-    count: usize,
-) -> Result<Owners, CompileError> {
-    let mut places: Vec<BTreeMap<Option<u16>, Place>> = Vec::new();
-    places.resize_with(count, || BTreeMap::from([(None, Place::default())]));
-    for ((index, interface), link) in (0..).zip(&policy.interfaces).zip(links) {
-        let Some(of_link) = link.and_then(|link| places.get_mut(link.index())) else {
-            continue;
-        };
-        if let Some(vlan) = interface.vlan.filter(|vlan| usize::from(*vlan) >= VLAN_IDS) {
-            return Err(CompileError::VlanOutOfRange {
-                interface: interface.name.clone(),
-                vlan,
-            });
-        }
-        let place = of_link.entry(interface.vlan).or_default();
-        for &prefix in &interface.addresses {
-            // Far fewer than 2³²: each takes dozens of bytes.
-            let label = u32::try_from(place.claims.len()).unwrap_or(u32::MAX);
-            place.spans.push(prefix, label);
-            place.claims.push(Claim {
-                interface: index,
-                prefix,
-            });
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            prefixes: BothPrefixes::default(),
+            table: OwnerTable::nobody(),
+            count: 0,
         }
     }
-    let links = places.into_iter().map(|place| link_owners(place, policy));
-    Ok(Owners {
-        links: links.collect::<Result<_, _>>()?,
-    })
 }
 
-fn link_owners(
-    places: BTreeMap<Option<u16>, Place>,
-    policy: &Policy,
-) -> Result<LinkOwners, CompileError> {
-    let mut any_vlan = None;
+/// The owners of all links, and what they are made of.
+#[derive(Clone, Debug)]
+pub(super) struct Ownership {
+    links: Vec<BTreeMap<Option<u16>, Place>>,
+    owners: Owners,
+    is_changed: bool,
+}
+
+impl Ownership {
+    /// Of so many links, nothing owned.
+    pub(super) fn new(links: usize) -> Self {
+        Self {
+            links: vec![BTreeMap::new(); links],
+            owners: Owners::nobody(),
+            is_changed: true,
+        }
+    }
+
+    /// An interface, by its slot, comes to a link.
+    pub(super) fn add(&mut self, link: LinkId, interface: &Interface, slot: u32) {
+        self.is_changed = true;
+        if let Some(of_link) = self.links.get_mut(link.index()) {
+            let place = of_link.entry(interface.vlan).or_default();
+            place.count += interface.addresses.len();
+            for address in &interface.addresses {
+                place.prefixes.add(*address, slot);
+            }
+        }
+    }
+
+    /// An interface that was added leaves.
+    pub(super) fn remove(&mut self, link: LinkId, interface: &Interface, slot: u32) {
+        self.is_changed = true;
+        if let Some(of_link) = self.links.get_mut(link.index()) {
+            let place = of_link.entry(interface.vlan).or_default();
+            place.count -= interface.addresses.len();
+            for address in &interface.addresses {
+                place.prefixes.remove(*address, slot);
+            }
+        }
+    }
+
+    /// The owners by now; the names of interfaces are for errors.
+    pub(super) fn flush(&mut self, name: &dyn Fn(u32) -> Box<str>) -> Result<Owners, CompileError> {
+        if !self.is_changed {
+            return Ok(self.owners.clone());
+        }
+        for place in self.links.iter_mut().flat_map(BTreeMap::values_mut) {
+            if place.prefixes.is_changed() {
+                patch(&mut place.prefixes.v4, &mut place.table.v4, name)?;
+                patch(&mut place.prefixes.v6, &mut place.table.v6, name)?;
+            }
+        }
+        for of_link in &mut self.links {
+            of_link.retain(|_, place| place.count != 0);
+        }
+        self.owners = Owners {
+            links: self.links.iter().map(link_owners).collect(),
+        };
+        self.is_changed = false;
+        Ok(self.owners.clone())
+    }
+}
+
+fn patch<K: Bits>(
+    prefixes: &mut Prefixes<K>,
+    map: &mut IntervalMap<K>,
+    name: &dyn Fn(u32) -> Box<str>,
+) -> Result<(), CompileError> {
+    let patches = prefixes.flush(Owner::NONE.0, &mut OwnerValues { name })?;
+    *map = map
+        .patched(patches, &mut Uncounted)
+        .ok_or(CompileError::TooManyIntervals {
+            limit: INTERVALS_MAX,
+        })?;
+    Ok(())
+}
+
+/// The longest prefix is the innermost one, so what is around a prefix does not matter.
+struct OwnerValues<'n> {
+    name: &'n dyn Fn(u32) -> Box<str>,
+}
+
+impl<K: Bits> Values<K, CompileError> for OwnerValues<'_> {
+    fn enter(
+        &mut self,
+        _around: u32,
+        (first, len): (K, u8),
+        labels: &[u32],
+    ) -> Result<u32, CompileError> {
+        match *labels {
+            [only] => Ok(Owner::new(InterfaceRef(only), len).0),
+            [one, other, ..] => Err(CompileError::DuplicateAddress {
+                prefix: first.net(len),
+                first: (self.name)(one),
+                second: (self.name)(other),
+            }),
+            [] => Ok(Owner::NONE.0),
+        }
+    }
+}
+
+struct Uncounted;
+
+impl CountValues for Uncounted {
+    fn come(&mut self, _value: u32) {}
+    fn go(&mut self, _value: u32) {}
+}
+
+fn link_owners(places: &BTreeMap<Option<u16>, Place>) -> LinkOwners {
+    let mut any_vlan = OwnerTable::nobody();
     let mut vlans = Vec::new();
     let mut vlan_positions = None;
     for (vlan, place) in places {
-        let table = table(place, policy)?;
-        let Some(vlan) = vlan else {
-            any_vlan = Some(table);
+        let table = place.table.clone();
+        let Some(vlan) = *vlan else {
+            any_vlan = table;
             continue;
         };
         let positions: &mut Box<[u16]> =
@@ -107,48 +194,9 @@ fn link_owners(
         positions[usize::from(vlan)] = u16::try_from(vlans.len()).unwrap_or(u16::MAX);
         vlans.push(table);
     }
-    Ok(LinkOwners {
-        any_vlan: any_vlan.unwrap_or_else(|| OwnerTable {
-            v4: IntervalMap::uniform(Owner::NONE.0),
-            v6: IntervalMap::uniform(Owner::NONE.0),
-        }),
+    LinkOwners {
+        any_vlan,
         vlan_positions,
         vlans: vlans.into(),
-    })
-}
-
-fn table(mut place: Place, policy: &Policy) -> Result<OwnerTable, CompileError> {
-    Ok(OwnerTable {
-        v4: map(&mut place.spans.v4, &place.claims, policy)?,
-        v6: map(&mut place.spans.v6, &place.claims, policy)?,
-    })
-}
-
-/// The longest prefix is the innermost one, so what is around a span does not matter.
-fn map<K: Point>(
-    spans: &mut [Span<K>],
-    claims: &[Claim],
-    policy: &Policy,
-) -> Result<IntervalMap<K>, CompileError> {
-    let name = |claim: Claim| policy.interfaces[claim.interface as usize].name.clone();
-    let enter = |_around, same: &[Span<K>]| {
-        let first = claims[same[0].label as usize];
-        let others = same.iter().map(|span| claims[span.label as usize]);
-        match others
-            .into_iter()
-            .find(|other| other.interface != first.interface)
-        {
-            Some(second) => Err(CompileError::DuplicateAddress {
-                prefix: first.prefix,
-                first: name(first),
-                second: name(second),
-            }),
-            None => Ok(Owner::new(InterfaceRef(first.interface), first.prefix.prefix_len()).0),
-        }
-    };
-    sweep(spans, Owner::NONE.0, enter)?
-        .finish()
-        .ok_or(CompileError::TooManyIntervals {
-            limit: INTERVALS_MAX,
-        })
+    }
 }

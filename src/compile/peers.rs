@@ -1,17 +1,30 @@
 //! The address side: which peers rules name, and which of them each address belongs to.
 
 use hashbrown::{HashMap, HashSet};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::error::{CompileError, TABLE_BYTES_MAX};
-use super::sweep::{Span, Spans, sweep};
+use super::class_sets::{ClassSets, WideKeys};
+use super::error::CompileError;
+use super::prefixes::BothPrefixes;
 use crate::packet::Family;
-use crate::policy::{GroupIndex, Peer, Policy};
 use crate::snapshot::classes::AddressClasses;
-use crate::snapshot::interval::{INTERVALS_MAX, IntervalMap, Point};
+use crate::snapshot::interval::INTERVALS_MAX;
 
-/// Number of a peer inside one compilation.
+/// Number of a peer while some rule names it.
 pub(super) type PeerId = u32;
+/// Number of a group while it is in the policy.
+pub(super) type GroupNo = u32;
+/// Number of a prefix list while it is in the policy.
+pub(super) type ListNo = u32;
+
+/// A peer by what does not move when the policy changes elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum PeerKey {
+    Cidr4(Ipv4Net),
+    Cidr6(Ipv6Net),
+    Group(GroupNo),
+    List(ListNo),
+}
 
 /// What a peer's prefixes come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,224 +47,196 @@ impl Reach {
     }
 }
 
-/// The distinct peers of the rules that are in use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
+struct PeerState {
+    key: PeerKey,
+    /// A group for each rule that names it.
+    users: Vec<GroupNo>,
+    /// How many prefixes it has: 0.0.0.0/0, ::/0, others.
+    counts: [usize; 3],
+    /// What programs were told.
+    reach: Reach,
+}
+
+/// The distinct peers of the rules that are in use, and the classes of addresses by them.
+#[derive(Clone, Debug)]
 pub(super) struct Peers {
-    ids: HashMap<Peer, PeerId>,
-    reaches: Vec<Reach>,
-    spans: Spans,
+    ids: HashMap<PeerKey, PeerId>,
+    states: Vec<PeerState>,
+    free: Vec<PeerId>,
+    /// Peers that lost their last rule in this change, if it did not get another one.
+    idle: Vec<PeerId>,
+    /// Peers whose prefixes changed.
+    touched: HashSet<PeerId>,
+    prefixes: BothPrefixes,
+    classes: AddressClasses,
+    sets: ClassSets,
 }
 
 impl Peers {
-    /// The number of a peer; its prefixes are read from the policy when it is first met.
-    pub(super) fn id(&mut self, peer: Peer, policy: &Policy, members: &Members) -> PeerId {
-        if let Some(id) = self.ids.get(&peer) {
+    /// None; a class of more than `keys_max` peers gets a key of its own.
+    pub(super) fn new(keys_max: usize) -> Self {
+        Self {
+            ids: HashMap::new(),
+            states: Vec::new(),
+            free: Vec::new(),
+            idle: Vec::new(),
+            touched: HashSet::new(),
+            prefixes: BothPrefixes::default(),
+            classes: AddressClasses::empty(),
+            sets: ClassSets::new(keys_max),
+        }
+    }
+
+    /// A rule of a group names a peer. If it is the first, its prefixes are asked for.
+    pub(super) fn acquire(
+        &mut self,
+        key: PeerKey,
+        user: GroupNo,
+        prefixes: impl FnOnce(&mut dyn FnMut(IpNet)),
+    ) -> PeerId {
+        if let Some(id) = self.ids.get(&key) {
+            self.states[*id as usize].users.push(user);
             return *id;
         }
-        // Bounded by the number of rules, which the compiler checked.
-        let id = u32::try_from(self.reaches.len()).unwrap_or(u32::MAX);
-        let mut reach = Reach::default();
-        let spans = &mut self.spans;
-        // A group is never "any", even if a member owns a whole family.
-        let may_be_any = !matches!(peer, Peer::Group(_));
-        let mut add = |net: IpNet| match (net, net.prefix_len()) {
-            (IpNet::V4(_), 0) if may_be_any => reach.any_v4 = true,
-            (IpNet::V6(_), 0) if may_be_any => reach.any_v6 = true,
-            _ => {
-                reach.listed = true;
-                spans.push(net, id);
-            }
+        let state = PeerState {
+            key,
+            users: vec![user],
+            counts: [0; 3],
+            reach: Reach::default(),
         };
-        match peer {
-            Peer::Cidr4(net) => add(net.into()),
-            Peer::Cidr6(net) => add(net.into()),
-            Peer::Group(group) => members.addresses(policy, group).for_each(add),
-            Peer::PrefixList(list) => {
-                let entries = &policy.prefix_list(list).entries;
-                entries.iter().for_each(|entry| add(entry.cidr));
+        let id = if let Some(id) = self.free.pop() {
+            self.states[id as usize] = state;
+            id
+        } else {
+            self.states.push(state);
+            // Bounded by the number of rules, which the compiler checked.
+            u32::try_from(self.states.len() - 1).unwrap_or(u32::MAX)
+        };
+        self.ids.insert(key, id);
+        prefixes(&mut |net| self.add(id, net));
+        // The rules that name it are new: their programs are made anyway.
+        let state = &mut self.states[id as usize];
+        state.reach = reach(state.counts);
+        id
+    }
+
+    /// A rule of a group does not name a peer any more.
+    pub(super) fn release(&mut self, id: PeerId, user: GroupNo) {
+        let users = &mut self.states[id as usize].users;
+        if let Some(position) = users.iter().rposition(|found| *found == user) {
+            users.swap_remove(position);
+        }
+        if users.is_empty() {
+            self.idle.push(id);
+        }
+    }
+
+    /// The number of a peer that some rule names.
+    pub(super) fn find(&self, key: PeerKey) -> Option<PeerId> {
+        self.ids.get(&key).copied()
+    }
+
+    /// A peer has one more prefix.
+    pub(super) fn add(&mut self, id: PeerId, net: IpNet) {
+        let state = &mut self.states[id as usize];
+        let kind = kind(state.key, net);
+        state.counts[kind] += 1;
+        if kind == LISTED {
+            self.prefixes.add(net, id);
+        }
+        self.touched.insert(id);
+    }
+
+    /// A peer has one prefix less.
+    pub(super) fn remove(&mut self, id: PeerId, net: IpNet) {
+        let state = &mut self.states[id as usize];
+        let kind = kind(state.key, net);
+        state.counts[kind] -= 1;
+        if kind == LISTED {
+            self.prefixes.remove(net, id);
+        }
+        self.touched.insert(id);
+    }
+
+    /// Peers that no rule names any more; the caller removes their prefixes, then they are gone.
+    pub(super) fn take_idle(&mut self) -> Vec<(PeerId, PeerKey)> {
+        let mut idle = std::mem::take(&mut self.idle);
+        idle.sort_unstable();
+        idle.dedup();
+        idle.retain(|id| self.states[*id as usize].users.is_empty());
+        for id in &idle {
+            self.ids.remove(&self.states[*id as usize].key);
+            self.free.push(*id);
+        }
+        idle.into_iter()
+            .map(|id| (id, self.states[id as usize].key))
+            .collect()
+    }
+
+    /// Computes the classes anew where prefixes came or went. Returns the groups whose programs
+    /// have to be made anew for it, though their rules are the same.
+    pub(super) fn flush(&mut self) -> Result<HashSet<GroupNo>, CompileError> {
+        let mut changed = HashSet::new();
+        for id in std::mem::take(&mut self.touched) {
+            let state = &mut self.states[id as usize];
+            let reach = reach(state.counts);
+            if reach != state.reach {
+                state.reach = reach;
+                changed.insert(id);
             }
         }
-        self.ids.insert(peer, id);
-        self.reaches.push(reach);
-        id
+        if self.prefixes.is_changed() {
+            let v4 = self.prefixes.v4.flush(0, &mut self.sets)?;
+            let v6 = self.prefixes.v6.flush(0, &mut self.sets)?;
+            let too_many = CompileError::TooManyIntervals {
+                limit: INTERVALS_MAX,
+            };
+            let patched = self.classes.v4.patched(v4, &mut self.sets);
+            self.classes.v4 = patched.ok_or_else(|| too_many.clone())?;
+            let patched = self.classes.v6.patched(v6, &mut self.sets);
+            self.classes.v6 = patched.ok_or(too_many)?;
+            changed.extend(self.sets.finish());
+            self.classes.keys = self.sets.table().clone();
+        }
+        let users = |id: PeerId| self.states[id as usize].users.iter().copied();
+        Ok(changed.into_iter().flat_map(users).collect())
     }
 
     /// What a peer's prefixes come to.
     pub(super) fn reach(&self, id: PeerId) -> Reach {
-        self.reaches[id as usize]
+        self.states[id as usize].reach
     }
 
-    /// The table of classes; one of more than `keys_max` peers gets a key of its own.
-    pub(super) fn classes(&mut self, keys_max: usize) -> Result<Classes, CompileError> {
-        let mut sets = ClassSets::new(self.reaches.len(), keys_max);
-        let v4 = map(&mut self.spans.v4, &mut sets)?;
-        let v6 = map(&mut self.spans.v6, &mut sets)?;
-        Ok(Classes {
-            table: AddressClasses::new(v4, v6, sets.keys),
-            wide: sets.wide,
-        })
-    }
-}
-
-/// The address side, compiled.
-#[derive(Debug)]
-pub(super) struct Classes {
-    /// Address → keys.
-    pub(super) table: AddressClasses,
     /// Keys that stand for several peers.
-    pub(super) wide: WideKeys,
-}
-
-/// Keys that stand for all peers of a class together.
-#[derive(Debug, Default)]
-pub(super) struct WideKeys {
-    /// The peers of each.
-    peers: Vec<(u32, Box<[PeerId]>)>,
-    /// Positions in `peers` by peer.
-    by_peer: HashMap<PeerId, Vec<usize>>,
-}
-
-impl WideKeys {
-    /// The keys that hold at least one of these peers, each once, and all peers of each.
-    pub(super) fn of(&self, peers: impl Iterator<Item = PeerId>) -> Vec<(u32, &[PeerId])> {
-        if self.peers.is_empty() {
-            return Vec::new();
-        }
-        let positions: HashSet<usize> = peers
-            .filter_map(|peer| self.by_peer.get(&peer))
-            .flatten()
-            .copied()
-            .collect();
-        let mut positions: Vec<_> = positions.into_iter().collect();
-        positions.sort_unstable();
-        let key = |position: usize| (self.peers[position].0, &*self.peers[position].1);
-        positions.into_iter().map(key).collect()
+    pub(super) fn wide(&self) -> &WideKeys {
+        self.sets.wide()
     }
 
-    fn add(&mut self, key: u32, peers: &[PeerId]) {
-        for peer in peers {
-            self.by_peer
-                .entry(*peer)
-                .or_default()
-                .push(self.peers.len());
-        }
-        self.peers.push((key, peers.into()));
+    /// Address → keys.
+    pub(super) fn classes(&self) -> &AddressClasses {
+        &self.classes
     }
 }
 
-/// Sets of peers, each once. A set is named by the offset of its keys.
-#[derive(Debug)]
-struct ClassSets {
-    keys: Vec<u32>,
-    sets: HashMap<u32, Box<[PeerId]>>,
-    offsets: HashMap<Box<[PeerId]>, u32>,
-    /// Set and one more peer → set.
-    steps: HashMap<(u32, PeerId), u32>,
-    wide: WideKeys,
-    next_wide_key: usize,
-    keys_max: usize,
-}
+/// Place of "others" in the counts of prefixes.
+const LISTED: usize = 2;
 
-impl ClassSets {
-    fn new(peers: usize, keys_max: usize) -> Self {
-        // The set without peers: no keys, offset 0.
-        Self {
-            keys: vec![0],
-            sets: HashMap::from([(0, Box::default())]),
-            offsets: HashMap::from([(Box::default(), 0)]),
-            steps: HashMap::new(),
-            wide: WideKeys::default(),
-            next_wide_key: peers,
-            keys_max,
-        }
-    }
-
-    /// The set of a prefix that these spans name, inside of the set around it.
-    fn enter<K>(&mut self, around: u32, same: &[Span<K>]) -> Result<u32, CompileError> {
-        if let [span] = same {
-            if let Some(set) = self.steps.get(&(around, span.label)) {
-                return Ok(*set);
-            }
-            let set = self.union(around, same)?;
-            self.steps.insert((around, span.label), set);
-            return Ok(set);
-        }
-        self.union(around, same)
-    }
-
-    fn union<K>(&mut self, around: u32, same: &[Span<K>]) -> Result<u32, CompileError> {
-        let mut set = self.sets[&around].to_vec();
-        set.extend(same.iter().map(|span| span.label));
-        set.sort_unstable();
-        set.dedup();
-        if let Some(offset) = self.offsets.get(&*set) {
-            return Ok(*offset);
-        }
-        let offset = small(self.keys.len())?;
-        if set.len() <= self.keys_max {
-            self.keys.push(small(set.len())?);
-            self.keys.extend_from_slice(&set);
-        } else {
-            let key = small(self.next_wide_key)?;
-            self.next_wide_key += 1;
-            self.keys.extend([1, key]);
-            self.wide.add(key, &set);
-        }
-        let set: Box<[PeerId]> = set.into();
-        self.sets.insert(offset, set.clone());
-        self.offsets.insert(set, offset);
-        Ok(offset)
+fn kind(key: PeerKey, net: IpNet) -> usize {
+    match (net, net.prefix_len(), key) {
+        // A group is never "any", even if a member owns a whole family.
+        (_, _, PeerKey::Group(_)) => LISTED,
+        (IpNet::V4(_), 0, _) => 0,
+        (IpNet::V6(_), 0, _) => 1,
+        _ => LISTED,
     }
 }
 
-fn map<K: Point>(
-    spans: &mut [Span<K>],
-    sets: &mut ClassSets,
-) -> Result<IntervalMap<K>, CompileError> {
-    sweep(spans, 0, |around, same| sets.enter(around, same))?
-        .finish()
-        .ok_or(CompileError::TooManyIntervals {
-            limit: INTERVALS_MAX,
-        })
-}
-
-/// A number that has to fit 32 bits, short of the one that marks free slots.
-fn small(number: usize) -> Result<u32, CompileError> {
-    u32::try_from(number)
-        .ok()
-        .filter(|number| *number < u32::MAX)
-        .ok_or(CompileError::TooLarge {
-            limit: TABLE_BYTES_MAX,
-        })
-}
-
-/// Interfaces by group.
-#[derive(Debug)]
-pub(super) struct Members {
-    interfaces: Vec<Vec<usize>>,
-}
-
-impl Members {
-    /// Of every group of a policy.
-    pub(super) fn of(policy: &Policy) -> Self {
-        let mut interfaces = vec![Vec::new(); policy.groups.len()];
-        for (index, interface) in policy.interfaces.iter().enumerate() {
-            for group in &interface.groups {
-                interfaces[group.0 as usize].push(index);
-            }
-        }
-        Self { interfaces }
-    }
-
-    /// Whether a group has any.
-    pub(super) fn any(&self, group: GroupIndex) -> bool {
-        !self.interfaces[group.0 as usize].is_empty()
-    }
-
-    /// Registered addresses of a group's members, wherever they are.
-    fn addresses(&self, policy: &Policy, group: GroupIndex) -> impl Iterator<Item = IpNet> {
-        self.interfaces[group.0 as usize]
-            .iter()
-            .flat_map(|index| policy.interfaces[*index].addresses.iter().copied())
+fn reach(counts: [usize; 3]) -> Reach {
+    let [any_v4, any_v6, listed] = counts.map(|count| count != 0);
+    Reach {
+        any_v4,
+        any_v6,
+        listed,
     }
 }

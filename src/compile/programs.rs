@@ -1,7 +1,7 @@
 //! The rules of some groups to a [`Program`].
 
 use super::error::{CompileError, TABLE_BYTES_MAX};
-use super::peers::{PeerId, Peers, WideKeys};
+use super::peers::{PeerId, Peers};
 use super::steps::{Claim, StepBuilder};
 use crate::packet::Family;
 use crate::policy::{PortRange, Service};
@@ -15,20 +15,20 @@ use crate::types::{RuleSlot, protocol};
 const BUCKET_LOAD: usize = 5;
 
 /// A rule with its numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NumberedRule {
     pub(super) service: Service,
     pub(super) peer: PeerId,
     pub(super) slot: RuleSlot,
 }
 
-/// The program of these rules, in their order of precedence; it takes at most so many bytes.
+/// The program of these rules, in their order of precedence, which takes at most so many bytes,
+/// and what it opens for any address on all ports.
 pub(super) fn build(
     rules: &[NumberedRule],
     peers: &Peers,
-    wide: &WideKeys,
     bytes_max: usize,
-) -> Result<Program, CompileError> {
+) -> Result<(Program, OpenTransports), CompileError> {
     let mut runs = Runs::new(rules, bytes_max);
     let mut by_peer: Vec<(PeerId, u32)> = rules.iter().map(|rule| rule.peer).zip(0..).collect();
     by_peer.sort_unstable();
@@ -43,7 +43,7 @@ pub(super) fn build(
             listed.push((peer, of_peer));
         }
     }
-    for (key, together) in wide.of(listed.iter().map(|(peer, _)| *peer)) {
+    for (key, together) in peers.wide().of(listed.iter().map(|(peer, _)| *peer)) {
         let mut of_all = Vec::new();
         for peer in together {
             if let Ok(position) = listed.binary_search_by_key(peer, |(peer, _)| *peer) {
@@ -66,7 +66,7 @@ pub(super) fn build(
     };
     let any_address = [any(Family::V4)?, any(Family::V6)?];
     let words = runs.finish(&pairs, any_address)?;
-    Ok(Program::new(words, open_transports(rules, peers)))
+    Ok((Program::new(words), open_transports(rules, peers)))
 }
 
 /// Collects the runs of one program.

@@ -162,7 +162,8 @@ mod tests {
     use crate::packet::Address;
     use crate::policy::PortRange;
     use crate::snapshot::Question;
-    use crate::snapshot::program::{OpenTransports, Program};
+    use crate::snapshot::classes::NO_KEYS;
+    use crate::snapshot::program::Program;
 
     /// A program without keys whose any-address run is this one.
     fn program(claims: &mut [Claim], slots: u32) -> Program {
@@ -172,7 +173,7 @@ mod tests {
         words[1] = u32::try_from(run).unwrap();
         words[3] = u32::try_from(words.len()).unwrap();
         words.extend(0..slots);
-        Program::new(words, OpenTransports::default())
+        Program::new(words)
     }
 
     fn tcp(port: u16) -> Question {
@@ -203,7 +204,7 @@ mod tests {
             let given = claims.clone();
             let program = program(&mut claims, 400);
             for port in (0..60).chain(65_480..=65_535) {
-                let found = program.find(&tcp(port), &[]).map(|slot| slot.0);
+                let found = program.find(&tcp(port), &NO_KEYS).map(|slot| slot.0);
                 prop_assert_eq!(found, lowest(&given, port), "{}", port);
             }
         }
@@ -229,7 +230,7 @@ mod tests {
             for port in 0..=u16::MAX {
                 let rule = u32::from(port / 2);
                 let expected = (port % 2 == 0 && rule < count).then_some(rule);
-                let found = program.find(&tcp(port), &[]).map(|slot| slot.0);
+                let found = program.find(&tcp(port), &NO_KEYS).map(|slot| slot.0);
                 assert_eq!(found, expected, "{count} {port}");
             }
         }

@@ -72,7 +72,7 @@ pub struct SnapshotStats {
 
 impl RuleInfo {
     /// Bytes of the rule and its texts.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         [self.id.as_str().len(), self.service.len(), self.peer.len()]
             .iter()
             .fold(size_of::<Self>(), |sum, len| sum.saturating_add(*len))
@@ -81,7 +81,7 @@ impl RuleInfo {
 
 impl InterfaceInfo {
     /// Bytes of the interface and its texts.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let texts = [&self.vpc_id, &self.subnet_id, &self.instance_id];
         let texts = texts
             .iter()

@@ -31,9 +31,10 @@ mod cell;
 pub(crate) mod classes;
 mod info;
 pub(crate) mod interval;
-pub(crate) mod key_map;
 pub(crate) mod owners;
+pub(crate) mod paged;
 pub(crate) mod program;
+pub(crate) mod sets;
 #[cfg(test)]
 mod tests;
 
@@ -43,14 +44,14 @@ pub use cell::{Generational, NotLive, Publisher, SnapshotReader};
 pub use info::{GroupInfo, InterfaceInfo, RuleInfo, SnapshotStats};
 
 use self::classes::AddressClasses;
-use self::key_map::KeyMap;
 use self::owners::Owners;
-use self::program::{OpenTransports, Program};
+use self::paged::Paged;
+use self::sets::GroupSet;
 use crate::packet::{Address, VlanTags};
 use crate::sync::Arc;
 use crate::types::{Direction, Generation, InterfaceSlot, LinkId, RuleSlot};
 
-/// An interface inside one snapshot; means nothing in another one.
+/// An interface inside one snapshot; means nothing in another one. (It is the interface's slot.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceRef(pub(crate) u32);
 
@@ -89,18 +90,8 @@ pub enum Decision {
     Deny,
 }
 
-/// What a verdict needs of an interface.
-#[derive(Clone, Debug)]
-pub(crate) struct InterfaceEntry {
-    pub(crate) ingress: Program,
-    pub(crate) egress: Program,
-    /// What egress lets through everywhere, beside the ingress program that asks for it.
-    pub(crate) open_for_ingress: OpenTransports,
-    /// The other way round.
-    pub(crate) open_for_egress: OpenTransports,
-    /// What no rule allows passes.
-    pub(crate) audit: bool,
-}
+/// Of a slot without an interface.
+pub(crate) const NO_SET: u32 = u32::MAX;
 
 /// A compiled policy. Made by `crate::compile`, published by [`Publisher`].
 #[derive(Clone)]
@@ -108,12 +99,13 @@ pub struct Snapshot {
     pub(crate) generation: Generation,
     pub(crate) owners: Owners,
     pub(crate) classes: AddressClasses,
-    pub(crate) entries: Box<[InterfaceEntry]>,
-    pub(crate) interfaces: Box<[InterfaceInfo]>,
-    /// Interface slot → position in `entries` and `interfaces`.
-    pub(crate) interface_slots: KeyMap,
-    /// In order of their slots.
-    pub(crate) rules: Box<[Arc<RuleInfo>]>,
+    /// The set of groups of each interface, by slot; [`NO_SET`] where there is none.
+    pub(crate) set_of: Paged<u32>,
+    pub(crate) sets: Paged<GroupSet>,
+    /// By slot.
+    pub(crate) interfaces: Paged<Option<Arc<InterfaceInfo>>>,
+    /// By slot.
+    pub(crate) rules: Paged<Option<Arc<RuleInfo>>>,
     pub(crate) stats: SnapshotStats,
 }
 
@@ -123,12 +115,12 @@ impl Snapshot {
     pub fn empty(generation: Generation) -> Self {
         Self {
             generation,
-            owners: Owners::default(),
+            owners: Owners::nobody(),
             classes: AddressClasses::empty(),
-            entries: Box::default(),
-            interfaces: Box::default(),
-            interface_slots: KeyMap::default(),
-            rules: Box::default(),
+            set_of: Paged::default(),
+            sets: Paged::default(),
+            interfaces: Paged::default(),
+            rules: Paged::default(),
             stats: SnapshotStats::default(),
         }
     }
@@ -155,25 +147,12 @@ impl Snapshot {
         direction: Direction,
         question: &Question,
     ) -> Decision {
-        let Some(entry) = self.entries.get(interface.index()) else {
+        let set = self.set_of.get(interface.index());
+        let Some(set) = set.and_then(|set| self.sets.get(*set as usize)) else {
             debug_assert!(false, "an interface of another snapshot");
             return Decision::Deny;
         };
-        let (program, open) = match direction {
-            Direction::Ingress => (&entry.ingress, entry.open_for_ingress),
-            Direction::Egress => (&entry.egress, entry.open_for_egress),
-        };
-        match program.find(question, self.classes.keys_of(question.remote)) {
-            Some(rule) => {
-                let wanted = OpenTransports::bit(question.remote.family(), question.protocol);
-                Decision::Allow {
-                    rule,
-                    untracked: open.meets(wanted) && program.allows_any_address(question),
-                }
-            }
-            None if entry.audit => Decision::Unenforced,
-            None => Decision::Deny,
-        }
+        set.decide(direction, question, self.classes.keys_of(question.remote))
     }
 
     /// Its version.
@@ -187,25 +166,28 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn slot(&self, interface: InterfaceRef) -> Option<InterfaceSlot> {
-        self.interface(interface).map(|info| info.slot)
+        let set = self.set_of.get(interface.index())?;
+        (*set != NO_SET).then_some(InterfaceSlot(interface.0))
     }
 
     /// Names of an interface; `None` only for one of another snapshot.
     #[must_use]
     pub fn interface(&self, interface: InterfaceRef) -> Option<&InterfaceInfo> {
-        self.interfaces.get(interface.index())
+        self.interfaces.get(interface.index())?.as_deref()
     }
 
     /// The interface with a stable number, if it is still in the policy.
     #[inline]
     #[must_use]
     pub fn interface_by_slot(&self, slot: InterfaceSlot) -> Option<InterfaceRef> {
-        self.interface_slots.find(slot.0).map(InterfaceRef)
+        let interface = InterfaceRef(slot.0);
+        self.slot(interface).map(|_| interface)
     }
 
-    /// All interfaces, in the policy's order.
+    /// All interfaces, in the order of their slots.
     pub fn interfaces(&self) -> impl Iterator<Item = (InterfaceRef, &InterfaceInfo)> {
-        (0..).map(InterfaceRef).zip(&self.interfaces)
+        let interfaces = self.interfaces.iter().flatten();
+        interfaces.map(|info| (InterfaceRef(info.slot.0), &**info))
     }
 
     /// The owners of an address on every link and in every VLAN, the longest match first; for the
@@ -218,16 +200,12 @@ impl Snapshot {
     /// Names of a rule, if it is still in the policy.
     #[must_use]
     pub fn rule(&self, slot: RuleSlot) -> Option<&RuleInfo> {
-        let position = self
-            .rules
-            .binary_search_by_key(&slot, |rule| rule.slot)
-            .ok()?;
-        self.rules.get(position).map(|rule| &**rule)
+        self.rules.get(slot.0 as usize)?.as_deref()
     }
 
     /// All rules, in the order of their slots.
     pub fn rules(&self) -> impl Iterator<Item = &RuleInfo> {
-        self.rules.iter().map(|rule| &**rule)
+        self.rules.iter().flatten().map(|rule| &**rule)
     }
 
     /// How large it is.
@@ -236,19 +214,16 @@ impl Snapshot {
         self.stats
     }
 
-    /// Bytes of everything but the programs, which interfaces share.
-    pub(crate) fn bytes_without_programs(&self) -> usize {
-        let rules: usize = self.rules.iter().map(|rule| rule.bytes()).sum();
-        let interfaces: usize = self.interfaces.iter().map(InterfaceInfo::bytes).sum();
+    /// Bytes of the tables; programs and names not counted.
+    pub(crate) fn table_bytes(&self) -> usize {
         [
             size_of::<Self>(),
             self.owners.bytes(),
             self.classes.bytes(),
-            size_of_val(&*self.entries),
-            self.interface_slots.bytes(),
-            size_of_val(&*self.rules),
-            rules,
-            interfaces,
+            self.set_of.bytes(),
+            self.sets.bytes(),
+            self.interfaces.bytes(),
+            self.rules.bytes(),
         ]
         .into_iter()
         .fold(0, usize::saturating_add)

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use super::InterfaceRef;
 use super::interval::IntervalMap;
 use crate::packet::{Address, VlanTags};
+use crate::sync::Arc;
 use crate::types::LinkId;
 
 /// VLAN ids of 802.1Q: 12 bits.
@@ -48,6 +49,14 @@ pub(crate) struct OwnerTable {
 }
 
 impl OwnerTable {
+    /// Nobody owns anything.
+    pub(crate) fn nobody() -> Self {
+        Self {
+            v4: IntervalMap::uniform(Owner::NONE.0),
+            v6: IntervalMap::uniform(Owner::NONE.0),
+        }
+    }
+
     #[inline]
     fn find(&self, address: Address) -> Owner {
         let value = match address {
@@ -96,13 +105,20 @@ impl LinkOwners {
     }
 }
 
-/// Owners of all links, by [`LinkId`].
-#[derive(Clone, Debug, Default)]
+/// Owners of all links, by [`LinkId`]. A clone shares them.
+#[derive(Clone, Debug)]
 pub(crate) struct Owners {
-    pub(crate) links: Box<[LinkOwners]>,
+    pub(crate) links: Arc<[LinkOwners]>,
 }
 
 impl Owners {
+    /// Nobody owns anything.
+    pub(crate) fn nobody() -> Self {
+        Self {
+            links: Arc::from([]),
+        }
+    }
+
     /// The owner of an address in a frame with these tags on a link.
     #[inline]
     pub(crate) fn find(

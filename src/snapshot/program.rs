@@ -25,7 +25,7 @@
 //! level above, and so on, as in [`super::interval`].
 
 use super::Question;
-use super::classes::CLASS_KEYS_MAX;
+use super::classes::{ClassKeys, NO_KEY};
 use crate::packet::Family;
 use crate::sync::Arc;
 use crate::types::{RuleSlot, protocol};
@@ -44,8 +44,8 @@ pub(crate) const BUCKET_KEYS: usize = 8;
 pub(crate) const BUCKET_WORDS: usize = 2 * BUCKET_KEYS;
 /// Most buckets that one lookup reads: the compiler takes more buckets rather than pass it.
 pub(crate) const PROBES_MAX: usize = 4;
-/// Marks a free place of a bucket; never a key.
-pub(crate) const FREE: u32 = u32::MAX;
+/// Marks a free place of a bucket.
+pub(crate) const FREE: u32 = NO_KEY;
 /// Ends of steps in one node of a run.
 pub(crate) const NODE_ENDS: usize = 16;
 /// Most levels of a run: 16⁵ steps, and there are fewer service points that one can end at.
@@ -115,25 +115,25 @@ impl OpenTransports {
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     words: Arc<[u32]>,
-    /// Any address on all ports.
-    pub(crate) open: OpenTransports,
 }
 
 impl Program {
     /// Takes the words over; `compile` is the one who knows how to lay them out.
-    pub(crate) fn new(words: Vec<u32>, open: OpenTransports) -> Self {
+    pub(crate) fn new(words: Vec<u32>) -> Self {
         Self {
             words: words.into(),
-            open,
         }
     }
 
     /// The lowest rule that allows a packet whose remote address has these keys.
     #[inline]
-    pub(crate) fn find(&self, question: &Question, keys: &[u32]) -> Option<RuleSlot> {
+    pub(crate) fn find(&self, question: &Question, keys: &ClassKeys) -> Option<RuleSlot> {
         let point = ServicePoint::of(question);
         let mut lowest = self.step_of_any(question.remote.family(), point);
-        for key in keys.iter().take(CLASS_KEYS_MAX) {
+        for key in keys {
+            if *key == NO_KEY {
+                break;
+            }
             if let Some(run) = self.run_of(*key) {
                 lowest = lowest.min(self.step(run, point));
             }

@@ -1,0 +1,237 @@
+//! Classes: which peers an address belongs to. Each set of peers is there once, while some interval
+//! of addresses has it.
+
+use hashbrown::{HashMap, HashSet};
+
+use super::error::{CompileError, TABLE_BYTES_MAX};
+use super::peers::PeerId;
+use super::prefixes::Values;
+use crate::snapshot::classes::{CLASS_KEYS_MAX, ClassKeys, NO_KEY, NO_KEYS};
+use crate::snapshot::interval::CountValues;
+use crate::snapshot::paged::Paged;
+
+/// Keys from here up stand for all peers of a class together; below are the peers.
+const WIDE_KEYS_FIRST: u32 = 1 << 31;
+
+/// Number of a class: the value of an address.
+type ClassId = u32;
+
+#[derive(Clone, Debug, Default)]
+struct Class {
+    peers: Box<[PeerId]>,
+    /// Intervals that have it.
+    uses: u32,
+    /// Its key, if it has too many peers for one each.
+    wide: Option<u32>,
+}
+
+/// All classes of a snapshot, and of the next one while it is made.
+#[derive(Clone, Debug)]
+pub(super) struct ClassSets {
+    classes: Vec<Class>,
+    ids: HashMap<Box<[PeerId]>, ClassId>,
+    free: Vec<ClassId>,
+    /// Keys by class, as lookups read them.
+    table: Paged<ClassKeys>,
+    /// Class and one more peer → class; of one flush, since classes go.
+    steps: HashMap<(ClassId, PeerId), ClassId>,
+    /// Came, or lost an interval, in this flush: may be unused at its end.
+    touched: Vec<ClassId>,
+    wide: WideKeys,
+    keys_max: usize,
+}
+
+impl Default for ClassSets {
+    fn default() -> Self {
+        Self::new(CLASS_KEYS_MAX)
+    }
+}
+
+impl ClassSets {
+    /// The class without peers alone; at most so many peers have a key each.
+    pub(super) fn new(keys_max: usize) -> Self {
+        let nobody = Class {
+            uses: 1,
+            ..Class::default()
+        };
+        let mut table = Paged::default();
+        table.set(0, NO_KEYS, &NO_KEYS);
+        Self {
+            classes: vec![nobody],
+            ids: HashMap::from([(Box::default(), 0)]),
+            free: Vec::new(),
+            table,
+            steps: HashMap::new(),
+            touched: Vec::new(),
+            wide: WideKeys {
+                next: WIDE_KEYS_FIRST,
+                ..WideKeys::default()
+            },
+            keys_max: keys_max.min(CLASS_KEYS_MAX),
+        }
+    }
+
+    /// Keys by class.
+    pub(super) fn table(&self) -> &Paged<ClassKeys> {
+        &self.table
+    }
+
+    /// Keys that stand for several peers.
+    pub(super) fn wide(&self) -> &WideKeys {
+        &self.wide
+    }
+
+    /// Ends a flush: forgets what no interval has. Returns the peers of the wide keys that came.
+    pub(super) fn finish(&mut self) -> HashSet<PeerId> {
+        self.steps.clear();
+        for id in std::mem::take(&mut self.touched) {
+            let class = &mut self.classes[id as usize];
+            if class.uses != 0 || class.peers.is_empty() {
+                continue;
+            }
+            let class = std::mem::take(class);
+            if let Some(key) = class.wide {
+                self.wide.remove(key, &class.peers);
+            }
+            self.ids.remove(&class.peers);
+            self.free.push(id);
+        }
+        std::mem::take(&mut self.wide.fresh)
+    }
+
+    fn union(&mut self, around: ClassId, labels: &[PeerId]) -> Result<ClassId, CompileError> {
+        let mut peers = self.classes[around as usize].peers.to_vec();
+        peers.extend_from_slice(labels);
+        peers.sort_unstable();
+        peers.dedup();
+        if let Some(id) = self.ids.get(&*peers) {
+            return Ok(*id);
+        }
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => small(self.classes.len())?,
+        };
+        let mut keys = NO_KEYS;
+        let mut wide = None;
+        if peers.len() <= self.keys_max {
+            keys[..peers.len()].copy_from_slice(&peers);
+        } else {
+            let key = self.wide.add(&peers)?;
+            keys[0] = key;
+            wide = Some(key);
+        }
+        self.table.set(id as usize, keys, &NO_KEYS);
+        let peers: Box<[PeerId]> = peers.into();
+        self.ids.insert(peers.clone(), id);
+        let class = Class {
+            peers,
+            uses: 0,
+            wide,
+        };
+        match self.classes.get_mut(id as usize) {
+            Some(place) => *place = class,
+            None => self.classes.push(class),
+        }
+        self.touched.push(id);
+        Ok(id)
+    }
+}
+
+impl<K> Values<K, CompileError> for ClassSets {
+    fn enter(
+        &mut self,
+        around: u32,
+        _prefix: (K, u8),
+        labels: &[u32],
+    ) -> Result<u32, CompileError> {
+        let [label] = labels else {
+            return self.union(around, labels);
+        };
+        if let Some(class) = self.steps.get(&(around, *label)) {
+            return Ok(*class);
+        }
+        let class = self.union(around, labels)?;
+        self.steps.insert((around, *label), class);
+        Ok(class)
+    }
+}
+
+impl CountValues for ClassSets {
+    fn come(&mut self, value: u32) {
+        self.classes[value as usize].uses += 1;
+    }
+
+    fn go(&mut self, value: u32) {
+        let class = &mut self.classes[value as usize];
+        // Pages that a change copies go and come again: the count may touch zero in between.
+        class.uses = class.uses.saturating_sub(1);
+        if class.uses == 0 {
+            self.touched.push(value);
+        }
+    }
+}
+
+/// Keys that stand for all peers of a class together. A number is never used again, so that a
+/// program which still has steps for one that went finds no other under it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WideKeys {
+    peers: HashMap<u32, Box<[PeerId]>>,
+    by_peer: HashMap<PeerId, HashSet<u32>>,
+    /// Peers of the keys that came in this flush.
+    fresh: HashSet<PeerId>,
+    next: u32,
+}
+
+impl WideKeys {
+    /// The keys that hold at least one of these peers, each once, and all peers of each.
+    pub(super) fn of(&self, peers: impl Iterator<Item = PeerId>) -> Vec<(u32, &[PeerId])> {
+        if self.peers.is_empty() {
+            return Vec::new();
+        }
+        let keys: HashSet<u32> = peers
+            .filter_map(|peer| self.by_peer.get(&peer))
+            .flatten()
+            .copied()
+            .collect();
+        let mut keys: Vec<_> = keys.into_iter().collect();
+        keys.sort_unstable();
+        let of_key = |key| Some((key, &**self.peers.get(&key)?));
+        keys.into_iter().filter_map(of_key).collect()
+    }
+
+    fn add(&mut self, peers: &[PeerId]) -> Result<u32, CompileError> {
+        let key = self.next;
+        if key == NO_KEY {
+            return Err(CompileError::SlotsExhausted);
+        }
+        self.next += 1;
+        for peer in peers {
+            self.by_peer.entry(*peer).or_default().insert(key);
+        }
+        self.fresh.extend(peers);
+        self.peers.insert(key, peers.into());
+        Ok(key)
+    }
+
+    fn remove(&mut self, key: u32, peers: &[PeerId]) {
+        self.peers.remove(&key);
+        for peer in peers {
+            if let Some(keys) = self.by_peer.get_mut(peer) {
+                keys.remove(&key);
+                if keys.is_empty() {
+                    self.by_peer.remove(peer);
+                }
+            }
+        }
+    }
+}
+
+/// A number that has to fit 32 bits.
+fn small(number: usize) -> Result<u32, CompileError> {
+    u32::try_from(number)
+        .ok()
+        .filter(|number| *number < u32::MAX)
+        .ok_or(CompileError::TooLarge {
+            limit: TABLE_BYTES_MAX,
+        })
+}

@@ -1,6 +1,8 @@
 //! Classes: which peers an address belongs to. Each set of peers is there once, while some interval
 //! of addresses has it.
 
+use std::cmp::Reverse;
+
 use hashbrown::{HashMap, HashSet};
 
 use super::error::{CompileError, TABLE_BYTES_MAX};
@@ -9,27 +11,38 @@ use super::prefixes::Values;
 use crate::snapshot::classes::{CLASS_KEYS_MAX, ClassKeys, NO_KEY, NO_KEYS};
 use crate::snapshot::interval::CountValues;
 use crate::snapshot::paged::Paged;
+use crate::sync::Arc;
 
-/// Keys from here up stand for all peers of a class together; below are the peers.
+/// Keys from here up stand for several peers of a class together; below are the peers.
 const WIDE_KEYS_FIRST: u32 = 1 << 31;
 
 /// Number of a class: the value of an address.
 type ClassId = u32;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Class {
-    peers: Box<[PeerId]>,
+    peers: Arc<[PeerId]>,
     /// Intervals that have it.
     uses: u32,
-    /// Its key, if it has too many peers for one each.
+    /// The key of those of its peers that have none of their own here.
     wide: Option<u32>,
+}
+
+impl Class {
+    fn of(peers: Arc<[PeerId]>, wide: Option<u32>) -> Self {
+        Self {
+            peers,
+            uses: 0,
+            wide,
+        }
+    }
 }
 
 /// All classes of a snapshot, and of the next one while it is made.
 #[derive(Clone, Debug)]
 pub(super) struct ClassSets {
     classes: Vec<Class>,
-    ids: HashMap<Box<[PeerId]>, ClassId>,
+    ids: HashMap<Arc<[PeerId]>, ClassId>,
     free: Vec<ClassId>,
     /// Keys by class, as lookups read them.
     table: Paged<ClassKeys>,
@@ -38,6 +51,8 @@ pub(super) struct ClassSets {
     /// Came, or lost an interval, in this flush: may be unused at its end.
     touched: Vec<ClassId>,
     wide: WideKeys,
+    /// How many rules name each peer.
+    weights: Vec<u32>,
     keys_max: usize,
 }
 
@@ -50,15 +65,12 @@ impl Default for ClassSets {
 impl ClassSets {
     /// The class without peers alone; at most so many peers have a key each.
     pub(super) fn new(keys_max: usize) -> Self {
-        let nobody = Class {
-            uses: 1,
-            ..Class::default()
-        };
+        let nobody: Arc<[PeerId]> = Arc::from([]);
         let mut table = Paged::default();
         table.set(0, NO_KEYS, &NO_KEYS);
         Self {
-            classes: vec![nobody],
-            ids: HashMap::from([(Box::default(), 0)]),
+            classes: vec![Class::of(Arc::clone(&nobody), None)],
+            ids: HashMap::from([(nobody, 0)]),
             free: Vec::new(),
             table,
             steps: HashMap::new(),
@@ -67,6 +79,7 @@ impl ClassSets {
                 next: WIDE_KEYS_FIRST,
                 ..WideKeys::default()
             },
+            weights: Vec::new(),
             keys_max: keys_max.min(CLASS_KEYS_MAX),
         }
     }
@@ -81,6 +94,15 @@ impl ClassSets {
         &self.wide
     }
 
+    /// So many rules name a peer.
+    pub(super) fn weigh(&mut self, peer: PeerId, rules: usize) {
+        let place = peer as usize;
+        if place >= self.weights.len() {
+            self.weights.resize(place + 1, 0);
+        }
+        self.weights[place] = u32::try_from(rules).unwrap_or(u32::MAX);
+    }
+
     /// Ends a flush: forgets what no interval has. Returns the peers of the wide keys that came.
     pub(super) fn finish(&mut self) -> HashSet<PeerId> {
         self.steps.clear();
@@ -89,9 +111,9 @@ impl ClassSets {
             if class.uses != 0 || class.peers.is_empty() {
                 continue;
             }
-            let class = std::mem::take(class);
+            let class = std::mem::replace(class, Class::of(Arc::from([]), None));
             if let Some(key) = class.wide {
-                self.wide.remove(key, &class.peers);
+                self.wide.remove(key);
             }
             self.ids.remove(&class.peers);
             self.free.push(id);
@@ -116,18 +138,20 @@ impl ClassSets {
         if peers.len() <= self.keys_max {
             keys[..peers.len()].copy_from_slice(&peers);
         } else {
-            let key = self.wide.add(&peers)?;
-            keys[0] = key;
+            // The fewest rules are merged: what many rules name is not copied for each class.
+            let weight = |peer: &PeerId| self.weights.get(*peer as usize).copied();
+            let mut by_weight = peers.clone();
+            by_weight.sort_by_key(|peer| Reverse(weight(peer)));
+            let own = self.keys_max.saturating_sub(1);
+            keys[..own].copy_from_slice(&by_weight[..own]);
+            let key = self.wide.add(&by_weight[own..])?;
+            keys[own] = key;
             wide = Some(key);
         }
         self.table.set(id as usize, keys, &NO_KEYS);
-        let peers: Box<[PeerId]> = peers.into();
-        self.ids.insert(peers.clone(), id);
-        let class = Class {
-            peers,
-            uses: 0,
-            wide,
-        };
+        let peers: Arc<[PeerId]> = peers.into();
+        self.ids.insert(Arc::clone(&peers), id);
+        let class = Class::of(peers, wide);
         match self.classes.get_mut(id as usize) {
             Some(place) => *place = class,
             None => self.classes.push(class),
@@ -171,7 +195,7 @@ impl CountValues for ClassSets {
     }
 }
 
-/// Keys that stand for all peers of a class together. A number is never used again, so that a
+/// Keys that stand for several peers of a class together. A number is never used again, so that a
 /// program which still has steps for one that went finds no other under it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WideKeys {
@@ -213,13 +237,12 @@ impl WideKeys {
         Ok(key)
     }
 
-    fn remove(&mut self, key: u32, peers: &[PeerId]) {
-        self.peers.remove(&key);
-        for peer in peers {
-            if let Some(keys) = self.by_peer.get_mut(peer) {
+    fn remove(&mut self, key: u32) {
+        for peer in self.peers.remove(&key).unwrap_or_default() {
+            if let Some(keys) = self.by_peer.get_mut(&peer) {
                 keys.remove(&key);
                 if keys.is_empty() {
-                    self.by_peer.remove(peer);
+                    self.by_peer.remove(&peer);
                 }
             }
         }

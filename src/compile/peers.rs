@@ -96,7 +96,9 @@ impl Peers {
         prefixes: impl FnOnce(&mut dyn FnMut(IpNet)),
     ) -> PeerId {
         if let Some(id) = self.ids.get(&key) {
-            self.states[*id as usize].users.push(user);
+            let users = &mut self.states[*id as usize].users;
+            users.push(user);
+            self.sets.weigh(*id, users.len());
             return *id;
         }
         let state = PeerState {
@@ -114,6 +116,7 @@ impl Peers {
             u32::try_from(self.states.len() - 1).unwrap_or(u32::MAX)
         };
         self.ids.insert(key, id);
+        self.sets.weigh(id, 1);
         prefixes(&mut |net| self.add(id, net));
         // The rules that name it are new: their programs are made anyway.
         let state = &mut self.states[id as usize];
@@ -127,6 +130,7 @@ impl Peers {
         if let Some(position) = users.iter().rposition(|found| *found == user) {
             users.swap_remove(position);
         }
+        self.sets.weigh(id, users.len());
         if users.is_empty() {
             self.idle.push(id);
         }

@@ -14,6 +14,7 @@ use crate::sync::Arc;
 use crate::types::{Direction, InterfaceId, RuleId};
 
 mod chains;
+mod hostile;
 mod semantics;
 mod worlds;
 

@@ -2,8 +2,9 @@
 //!
 //! Every prefix, prefix list and group membership that some rule names splits the address space;
 //! addresses that belong to the same peers are one class. A class is a short list of *keys*. A key
-//! stands for one peer or, in the rare class of more than [`CLASS_KEYS_MAX`] peers, for all of
-//! them together; the programs keep steps for each key that concerns them. One table for all keeps
+//! stands for one peer or, in the rare class of more than [`CLASS_KEYS_MAX`] peers, for those of
+//! them together that the fewest rules name; the programs keep steps for each key that concerns
+//! them. One table for all keeps
 //! memory linear in the prefixes: a group of 100,000 members that 10,000 programs refer to is
 //! stored once.
 
@@ -12,13 +13,13 @@ use super::paged::Paged;
 use crate::packet::Address;
 
 /// Most keys of one class: what bounds the steps that one question reads.
-pub(crate) const CLASS_KEYS_MAX: usize = 8;
+pub(crate) const CLASS_KEYS_MAX: usize = 16;
 /// Fills the keys of a class up; never a key.
 pub(crate) const NO_KEY: u32 = u32::MAX;
 /// The class without keys; its number is 0.
 pub(crate) const NO_KEYS: ClassKeys = [NO_KEY; CLASS_KEYS_MAX];
 
-/// The keys of a class, those that it has in front: half a cache line.
+/// The keys of a class, those that it has in front: a cache line.
 pub(crate) type ClassKeys = [u32; CLASS_KEYS_MAX];
 
 /// Address → keys.

@@ -5,6 +5,8 @@
 //! any-address rules at the front, offices and partners as prefix lists and single prefixes,
 //! monitoring and bastion groups that reach everything, and a minority of IPv6.
 
+pub mod worst;
+
 use hashbrown::HashSet;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 

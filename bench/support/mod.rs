@@ -7,34 +7,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-/// Bytes in use, and the most while [`peak_bytes`] runs.
-static LIVE: AtomicU64 = AtomicU64::new(0);
-static PEAK: AtomicU64 = AtomicU64::new(0);
-
-fn took(layout: Layout) {
-    ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-    let size = layout.size() as u64;
-    let live = LIVE.fetch_add(size, Ordering::Relaxed) + size;
-    PEAK.fetch_max(live, Ordering::Relaxed);
-}
 
 // SAFETY: every call goes to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        took(layout);
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's layout is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        took(layout);
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's layout is passed on. (Without this, memory that is taken but not
         // used would be written to.)
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: `alloc` had the pointer from the same allocator with the same layout.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -44,23 +33,8 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 /// How many allocations `work` makes.
-#[allow(dead_code, reason = "not every benchmark asks")]
 pub(crate) fn count_allocations(work: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     work();
     ALLOCATIONS.load(Ordering::Relaxed) - before
-}
-
-/// Bytes in use.
-#[allow(dead_code, reason = "not every benchmark asks")]
-pub(crate) fn live_bytes() -> u64 {
-    LIVE.load(Ordering::Relaxed)
-}
-
-/// The most bytes that were in use while `work` ran.
-#[allow(dead_code, reason = "not every benchmark asks")]
-pub(crate) fn peak_bytes(work: impl FnOnce()) -> u64 {
-    PEAK.store(live_bytes(), Ordering::Relaxed);
-    work();
-    PEAK.load(Ordering::Relaxed)
 }

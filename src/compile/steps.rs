@@ -86,6 +86,7 @@ impl StepBuilder {
         self.cut(claims);
         let start = words.len();
         words.push(u32::try_from(self.steps.len()).unwrap_or(u32::MAX));
+        words.extend(self.steps.iter().map(|step| step.rule).min());
         self.append_levels(words);
         words.extend(self.steps.iter().map(|step| step.end));
         words.extend(self.steps.iter().map(|step| step.rule));

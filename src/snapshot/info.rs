@@ -64,7 +64,7 @@ pub struct SnapshotStats {
     pub groups: usize,
     /// Interfaces, those behind no link too.
     pub interfaces: usize,
-    /// Programs: distinct sets of groups on interfaces, times two directions.
+    /// Programs: distinct parts of the sets of groups on interfaces, times two directions.
     pub programs: usize,
     /// Bytes of all tables and names.
     pub bytes: usize,

@@ -17,15 +17,17 @@
 //! ```text
 //! header    [ buckets − 1 | any IPv4 | any IPv6 | slots | 0 … ]         8 words
 //! buckets   [ 8 keys | the runs of their steps ]                        16 words each
-//! runs      [ steps | upper levels … | ends … | rules … ]               0 as a run: no step
+//! runs      [ steps | lowest rule | upper levels … | ends … | rules … ]  0 as a run: no step
 //! slots     [ slot of each rule, in the order of the rules ]
 //! ```
 //!
 //! A run of up to 16 steps is counted through; of a longer one every sixteenth end is repeated in a
-//! level above, and so on, as in [`super::interval`].
+//! level above, and so on, as in [`super::interval`]. A run whose lowest rule of all is above one
+//! that was found already is not looked into.
 
 use super::Question;
-use super::classes::{ClassKeys, NO_KEY};
+use super::classes::{CLASS_KEYS_MAX, ClassKeys, NO_KEY};
+use crate::cpu::prefetch;
 use crate::packet::Family;
 use crate::sync::Arc;
 use crate::types::{RuleSlot, protocol};
@@ -44,6 +46,9 @@ pub(crate) const BUCKET_KEYS: usize = 8;
 pub(crate) const BUCKET_WORDS: usize = 2 * BUCKET_KEYS;
 /// Most buckets that one lookup reads: the compiler takes more buckets rather than pass it.
 pub(crate) const PROBES_MAX: usize = 4;
+/// Words of a program from which on it does not stay in the nearest caches, and what a question
+/// needs of it is asked for ahead: with a million rules, each key waits for memory otherwise.
+const LARGE_WORDS: usize = 1 << 16;
 /// Marks a free place of a bucket.
 pub(crate) const FREE: u32 = NO_KEY;
 /// Ends of steps in one node of a run.
@@ -129,14 +134,23 @@ impl Program {
     #[inline]
     pub(crate) fn find(&self, question: &Question, keys: &ClassKeys) -> Option<RuleSlot> {
         let point = ServicePoint::of(question);
-        let mut lowest = self.step_of_any(question.remote.family(), point);
-        for key in keys {
+        let is_large = self.words.len() >= LARGE_WORDS;
+        if is_large {
+            self.prefetch_buckets(keys);
+        }
+        let mut runs = [0_u32; CLASS_KEYS_MAX];
+        for (run, key) in runs.iter_mut().zip(keys) {
             if *key == NO_KEY {
                 break;
             }
-            if let Some(run) = self.run_of(*key) {
-                lowest = lowest.min(self.step(run, point));
+            *run = self.run_of(*key).unwrap_or(0);
+            if is_large {
+                self.prefetch(*run as usize);
             }
+        }
+        let mut lowest = self.step_of_any(question.remote.family(), point);
+        for run in runs.into_iter().filter(|run| *run != 0) {
+            lowest = lowest.min(self.step(run, point, lowest));
         }
         if lowest == NO_RULE {
             return None;
@@ -160,7 +174,22 @@ impl Program {
         });
         match run {
             None | Some(0) => NO_RULE,
-            Some(run) => self.step(run, point),
+            Some(run) => self.step(run, point, NO_RULE),
+        }
+    }
+
+    /// Asks for the first buckets of some keys.
+    fn prefetch_buckets(&self, keys: &ClassKeys) {
+        let mask = self.word(BUCKET_MASK).unwrap_or(0);
+        for key in keys.iter().take_while(|key| **key != NO_KEY) {
+            let bucket = home(*key, mask).wrapping_mul(BUCKET_WORDS);
+            self.prefetch(bucket.wrapping_add(HEADER_WORDS));
+        }
+    }
+
+    fn prefetch(&self, index: usize) {
+        if let Some(word) = self.words.get(index) {
+            prefetch(word);
         }
     }
 
@@ -186,15 +215,18 @@ impl Program {
         None
     }
 
-    /// The lowest rule that a run has for a point.
+    /// The lowest rule that a run has for a point, if it is below one that was found already.
     #[inline]
-    fn step(&self, run: u32, point: ServicePoint) -> u32 {
-        self.step_in(run as usize, point).unwrap_or(NO_RULE)
+    fn step(&self, run: u32, point: ServicePoint, found: u32) -> u32 {
+        self.step_in(run as usize, point, found).unwrap_or(NO_RULE)
     }
 
     #[inline]
-    fn step_in(&self, run: usize, point: ServicePoint) -> Option<u32> {
-        let (count, run) = self.words.get(run..)?.split_first()?;
+    fn step_in(&self, run: usize, point: ServicePoint, found: u32) -> Option<u32> {
+        let ([count, lowest], run) = self.words.get(run..)?.split_first_chunk()?;
+        if *lowest >= found {
+            return None;
+        }
         let count = *count as usize;
         if count <= NODE_ENDS {
             let position = count_before(run.get(..count)?, point);

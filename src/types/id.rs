@@ -47,12 +47,13 @@ impl WorkerId {
     }
 }
 
-/// Number of an interface while it stays in the policy. Never reused: an interface that leaves
-/// and comes back has a new one, so that a flow of the old one cannot be taken for the new one's.
+/// Number of an interface while it stays in the policy. An interface that leaves and comes back has
+/// another one, so that a flow of the old one cannot be taken for the new one's; a number is used
+/// again only once nobody holds it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceSlot(pub u32);
 
-/// Number of a rule while it stays in the policy. Never reused, as with [`InterfaceSlot`].
+/// Number of a rule while it stays in the policy; used again as with [`InterfaceSlot`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleSlot(pub u32);
 

@@ -11,7 +11,7 @@
 
 use super::flow::FlowIndex;
 use super::hit::Candidate;
-use crate::cpu::{matching, prefetch, vec_in_large_pages};
+use crate::cpu::{matching, prefetch, present};
 
 /// Slots of a bucket: 10 × (2 + 4) bytes and 4 bytes of bookkeeping fill a cache line.
 const SLOTS: usize = 10;
@@ -26,7 +26,7 @@ const BUCKETS_SPARE: u32 = 8;
 /// Marks a free slot; tags of keys are never zero.
 const TAG_FREE: u16 = 0;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Bucket {
     tags: [u16; SLOTS],
@@ -114,6 +114,9 @@ pub(super) struct Index {
     buckets: Vec<Bucket>,
     /// Length of `buckets`.
     count: u32,
+    /// Buckets touched.
+    #[cfg(test)]
+    steps: std::cell::Cell<u32>,
 }
 
 /// Where a key may be.
@@ -131,8 +134,10 @@ impl Index {
             .div_ceil(FLOWS_PER_BUCKET)
             .saturating_add(BUCKETS_SPARE);
         Self {
-            buckets: vec_in_large_pages(Bucket::EMPTY, count as usize),
+            buckets: present(Bucket::EMPTY, count as usize),
             count,
+            #[cfg(test)]
+            steps: std::cell::Cell::default(),
         }
     }
 
@@ -315,11 +320,15 @@ impl Index {
 
     #[inline]
     fn bucket(&self, number: u32) -> Option<&Bucket> {
+        #[cfg(test)]
+        self.steps.update(|steps| steps + 1);
         self.buckets.get(number as usize)
     }
 
     #[inline]
     fn bucket_mut(&mut self, number: u32) -> Option<&mut Bucket> {
+        #[cfg(test)]
+        self.steps.update(|steps| steps + 1);
         self.buckets.get_mut(number as usize)
     }
 }
@@ -375,6 +384,11 @@ impl Index {
         let guests = self.buckets.iter().map(|b| b.guests.count_ones()).sum();
         let open = self.buckets.iter().filter(|b| b.overflow != 0).count();
         (guests, open)
+    }
+
+    /// Buckets touched since this was asked last.
+    pub(super) fn count_steps(&self) -> u32 {
+        self.steps.take()
     }
 
     pub(super) fn buckets_count(&self) -> usize {

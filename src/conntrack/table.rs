@@ -5,7 +5,7 @@ use super::entry::{Cold, Entry};
 use super::flow::FlowIndex;
 use super::hit::Candidate;
 use super::index::Index;
-use crate::cpu::{prefetch, vec_in_large_pages};
+use crate::cpu::{prefetch, present, untouched};
 use crate::packet::{FlowHasher, FlowKey, LongAddresses, PackedKey};
 
 /// Ends the list of free slots.
@@ -18,8 +18,8 @@ pub(super) struct Table {
     index: Index,
     entries: Vec<Entry>,
     colds: Vec<Cold>,
-    /// Addresses of IPv6 flows. The allocator hands out zeroed pages that stay untouched, so
-    /// IPv4 flows cost nothing here.
+    /// Addresses of IPv6 flows. The pages stay untouched until one uses them, so that IPv4 flows
+    /// cost nothing here; a slot's first IPv6 flow waits for its page, once for 128 slots.
     addresses_v6: Vec<LongAddresses>,
     /// First slot of the list of freed ones.
     free_head: u32,
@@ -35,9 +35,9 @@ impl Table {
         Self {
             hasher: FlowHasher::new(seed),
             index: Index::new(capacity),
-            entries: vec_in_large_pages(Entry::FREE, slots),
-            colds: vec_in_large_pages(Cold::FREE, slots),
-            addresses_v6: vec![[0; 2]; slots],
+            entries: present(Entry::FREE, slots),
+            colds: present(Cold::FREE, slots),
+            addresses_v6: untouched(slots),
             free_head: NONE,
             used: 0,
             len: 0,
@@ -143,6 +143,16 @@ impl Table {
     pub(super) fn prefetch_slot(&self, slot: u32) {
         if let Some(entry) = self.entries.get(slot as usize) {
             prefetch(entry);
+        }
+    }
+
+    /// Asks for what a slot's key has outside of its line; the line should be near.
+    #[inline]
+    pub(super) fn prefetch_addresses(&self, slot: u32) {
+        if let Some(addresses) = self.addresses_v6.get(slot as usize)
+            && self.entry(slot).is_some_and(Entry::is_v6)
+        {
+            prefetch(addresses);
         }
     }
 

@@ -1,10 +1,10 @@
-//! What depends on the processor: prefetch, compares of several numbers at once, large pages. A
-//! leaf; `unsafe` is allowed here.
+//! What depends on the processor and its memory: prefetch, compares of several numbers at once,
+//! pages that are there. A leaf; `unsafe` is allowed here.
 #![expect(unsafe_code, reason = "these have no safe form in std")]
 
-mod pages;
+mod memory;
 
-pub use pages::{LARGE_PAGE, vec_in_large_pages};
+pub use memory::{present, untouched};
 
 /// Asks for the cache line at `target` to be brought near; has no other effect.
 #[inline]

@@ -13,6 +13,12 @@ use crate::types::{DropReason, PassReason, Verdict, WorkerId};
 /// Most packets of one batch.
 pub const BATCH_MAX: usize = 64;
 
+/// Most flows that wait for an answer and give way to new ones in one batch. A batch with more new
+/// flows than this on a full table is a flood that comes faster than it can be served: what is
+/// refused then costs a fraction of what is forwarded, which leaves the established flows their
+/// time, and those that wait twice as long for their answer.
+pub const DISPLACEMENTS_MAX: u32 = 32;
+
 const ETHERTYPE_ARP: u16 = 0x0806;
 
 /// Where packets are judged.
@@ -205,6 +211,7 @@ impl Batch {
                 shard.prefetch_entry(hash);
             }
         }
+        shard.limit_displacements(DISPLACEMENTS_MAX);
         let mut judge = Judge {
             config: place.config,
             shard,

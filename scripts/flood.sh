@@ -253,7 +253,7 @@ WORK=$(mktemp -d "${TMPDIR:-/tmp}/$ID.XXXXXX")
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-calm_seconds=4 flood_seconds=8 tries=200
+calm_seconds=4 flood_seconds=7 tries=200
 [[ $quick == yes ]] && calm_seconds=3 flood_seconds=4 tries=50
 
 printf '%-22s %9s %9s %15s %5s %9s %7s %5s %6s %7s %8s %8s %10s %9s\n' gateway sent/s calm/s \

@@ -13,6 +13,9 @@ mod connections;
 #[path = "wire/errors.rs"]
 mod errors;
 #[cfg(test)]
+#[path = "wire/flood.rs"]
+mod flood;
+#[cfg(test)]
 #[path = "wire/flows.rs"]
 mod flows;
 #[cfg(test)]

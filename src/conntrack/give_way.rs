@@ -54,6 +54,8 @@ impl Yields {
 pub(super) enum Room {
     /// That of a flow which needs no entry.
     Spare,
+    /// That, or a closed one's.
+    Closed,
     /// That of any flow which gives way.
     Any,
 }
@@ -97,6 +99,8 @@ impl GiveWay {
             return None;
         } else if let Some(slot) = next(tombstone) {
             (slot, Yields::Tombstone)
+        } else if room == Room::Closed {
+            return None;
         } else if let Some(slot) = next(unanswered)
             && (unanswered.count >= half_open.count || !is_young(slot))
         {
@@ -315,6 +319,9 @@ mod tests {
             assert_eq!(found, class);
             if class > Yields::Untracked {
                 assert_eq!(sets.next(Room::Spare, |_| true), None);
+            }
+            if class > Yields::Tombstone {
+                assert_eq!(sets.next(Room::Closed, |_| true), None);
             }
             sets.move_to(slot, Some(class), None);
         }

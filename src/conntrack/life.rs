@@ -91,6 +91,12 @@ impl Shard {
         self.restart(index.0, &key, new, packet, frame_len, now);
     }
 
+    /// Says how many flows that wait for an answer may give way to new ones from here on, until it
+    /// is said again. At first there is no limit. One more is refused as where nothing gives way.
+    pub fn limit_displacements(&mut self, count: u32) {
+        self.displacements_left = count;
+    }
+
     /// Ends a flow at once, without a tombstone.
     pub fn end(&mut self, index: FlowIndex) {
         let hash = self.table.hash_of(index.0);
@@ -146,6 +152,7 @@ impl Shard {
         }
         let room = match class {
             FlowClass::Untracked => Room::Spare,
+            _ if self.displacements_left == 0 => Room::Closed,
             FlowClass::Tracked | FlowClass::Unenforced => Room::Any,
         };
         let (table, spans) = (&self.table, &self.spans);
@@ -165,6 +172,8 @@ impl Shard {
         if is_live {
             self.counts.evicted = self.counts.evicted.saturating_add(1);
             self.counts.evicted_by.count(yields);
+            let waits = matches!(yields, Yields::Unanswered | Yields::HalfOpen);
+            self.displacements_left = self.displacements_left.saturating_sub(u32::from(waits));
         } else {
             self.counts.expired = self.counts.expired.saturating_add(1);
         }

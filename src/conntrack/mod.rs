@@ -25,7 +25,8 @@
 //! Expired entries, then untracked flows, tombstones, unanswered flows and unfinished handshakes
 //! give way to new flows, each found in constant time (give_way.rs); established ones never do. A
 //! SYN flood thus only turns over what the established flows leave, oldest first: a new connection
-//! gets in if it is established before the flood has gone round that once.
+//! gets in if it is established before the flood has gone round that once. Of one batch only so
+//! many new flows displace such that wait ([`Shard::limit_displacements`]); the rest is shed.
 //!
 //! Expired entries are those that the sweep can know of: it is run when the table is full, once in
 //! 17 ms, and sees a deadline up to 0.27 s after it has passed.

@@ -40,6 +40,8 @@ pub struct Shard {
     is_tcp_strict: bool,
     /// When `open` last swept because the table was full.
     pub(super) reclaimed: Option<Beat>,
+    /// How many more flows that wait for an answer may give way in this batch.
+    pub(super) displacements_left: u32,
     pub(super) counts: ShardStats,
     /// Datagrams in pieces that have their home here.
     pub(super) datagrams: Fragments,
@@ -65,6 +67,7 @@ impl Shard {
             tcp_pickup: config.tcp_pickup,
             is_tcp_strict: config.tcp_strict,
             reclaimed: None,
+            displacements_left: u32::MAX,
             counts: ShardStats::default(),
             datagrams: Fragments::new(config.timeouts.fragment, config.seed),
             related: RelatedBudget::new(now),

@@ -32,7 +32,7 @@ mod steer;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{BATCH_MAX, Batch, Origin, Place};
+pub use batch::{BATCH_MAX, Batch, DISPLACEMENTS_MAX, Origin, Place};
 pub use exempt::{ExemptPort, ExemptRules, PortProtocol};
 pub use judge::{IcmpErrors, LinkRules, OnRuleRemoved, PipelineConfig, Unregistered, question_of};
 pub use outcome::{Arrival, Fate, Outcome, PieceIndex, Resolved};

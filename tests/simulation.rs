@@ -144,7 +144,7 @@ impl Summary {
         assert!(self.generations > 200 && self.sleeps > 200);
         assert!(self.handed_over > 10_000);
         assert!(self.waited > 500 && self.pieces_passed > 500, "pieces");
-        assert!(self.limited.iter().all(|count| *count > 50), "limits");
+        assert!(self.limited.iter().all(|count| *count > 20), "limits");
         assert!(passed(PassReason::Tracked) > 5000);
         for &reason in PassReason::ALL {
             assert!(passed(reason) > 50, "{reason:?} did not happen");
@@ -153,7 +153,7 @@ impl Summary {
             let is_met = match reason {
                 // No kernel here.
                 DropReason::BadDescriptor => true,
-                _ => dropped(reason) > 50,
+                _ => dropped(reason) > 20,
             };
             assert!(is_met, "{reason:?} did not happen");
         }

@@ -37,7 +37,10 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    pub(crate) fn new(random: &mut Random) -> Self {
+    /// Of four seeds in a row one limits what an interface has, one how fast it gets it, and one
+    /// has small tables.
+    pub(crate) fn new(random: &mut Random, seed: u64) -> Self {
+        let per_interface = per_interface(random, seed);
         let workers = random.port(1, 4);
         let with_queues = match random.once_in(3) {
             true => random.port(1, workers),
@@ -62,8 +65,12 @@ impl Shape {
             sent_max: *random.pick(&[4, 16, 64]),
             fill_max: *random.pick(&[8, 32, 128]),
             burst: *random.pick(&[1, 7, 64]),
-            max_flows: *random.pick(&[1, 8, 64, 64, 1024, 1024]),
-            per_interface: per_interface(random),
+            max_flows: match seed % 4 {
+                0 | 1 => 1024,
+                2 => *random.pick(&[8, 64, 1024]),
+                _ => *random.pick(&[1, 4, 8]),
+            },
+            per_interface,
             exempt: Exempt::new(random),
             tcp_pickup: match random.once_in(3) {
                 true => TcpPickup::SynOnly,
@@ -92,12 +99,12 @@ impl Shape {
 }
 
 /// One kind of limit at a time, so that it can be told which one refused.
-fn per_interface(random: &mut Random) -> PerInterface {
-    let (max_flows, new_per_second) = match random.below(8) {
-        0..=1 => (1 + random.number(20), 0),
-        2..=3 => (0, 1 + random.number(20)),
+fn per_interface(random: &mut Random, seed: u64) -> PerInterface {
+    let (max_flows, new_per_second) = match seed % 4 {
+        0 => (1 + random.number(4), 0),
+        1 => (0, 1 + random.number(12)),
         // Counts, and never refuses.
-        4 => (u32::MAX, 0),
+        2 if random.once_in(4) => (u32::MAX, 0),
         _ => (0, 0),
     };
     PerInterface {

@@ -255,15 +255,30 @@ impl Traffic {
                 self.push_noise(link, side, frame.build());
             }
             5 => {
-                // About the talk, from its server or from anybody on the way.
-                let is_real = random.once_in(2);
-                let from = match is_real {
-                    true => talk.server,
-                    false => stranger(random, matches!(talk.client, Address::V6(_))),
+                // About a message, from the other end or from anybody on the way; mostly to
+                // who sent it.
+                let is_client = message.is_multiple_of(2);
+                let (sender, other) = match is_client {
+                    true => (talk.client, talk.server),
+                    false => (talk.server, talk.client),
                 };
-                let error = build::between(from, talk.client);
-                let error = error.icmp_error(3, random.byte() % 5, &talk.message(message & !1));
-                self.push_noise(link, talk.client_side.opposite(), error.build());
+                let is_v6 = matches!(talk.client, Address::V6(_));
+                let from = match random.once_in(2) {
+                    true => other,
+                    false => stranger(random, is_v6),
+                };
+                let to = match random.once_in(3) {
+                    true => address(&host(link, random.below(HOSTS))[usize::from(is_v6)]),
+                    false => sender,
+                };
+                let kind = match is_v6 {
+                    true => 1 + random.byte() % 4,
+                    false => *random.pick(&[3, 3, 11, 12]),
+                };
+                let error = build::between(from, to);
+                let error = error.icmp_error(kind, random.byte() % 5, &sent);
+                let side = talk.side_of(message).opposite();
+                self.push_noise(link, side, error.build());
             }
             6 if !self.old.is_empty() => {
                 let mut again = random.pick(&self.old).clone();

@@ -119,7 +119,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, frames_max: u32) -> Self {
         let mut random = Random::new(seed);
-        let shape = Shape::new(&mut random);
+        let shape = Shape::new(&mut random, seed);
         let now = Tick::from_seconds(1);
         let text = policies::document(&mut random, shape.links);
         let policy = policies::read(&text, shape.links);

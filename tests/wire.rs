@@ -7,6 +7,9 @@
 #![expect(clippy::print_stderr, reason = "a skipped test says why")]
 
 #[cfg(test)]
+#[path = "wire/attacks.rs"]
+mod attacks;
+#[cfg(test)]
 #[path = "wire/connections.rs"]
 mod connections;
 #[cfg(test)]

@@ -193,10 +193,13 @@ impl Oracle {
             Transport::Icmp { code, .. } if me == 0 && flow.code != Some(code) => {
                 (Track::Reopen, false)
             }
+            // A piece of a segment: the header went before it.
+            _ if key.protocol == 6 && before.is_tombstone() => (Track::Invalid, false),
+            _ if key.protocol == 6 => (Track::Pass, false),
             _ => (Track::Pass, true),
         };
         flow.is_answered |= match packet.transport {
-            Transport::Tcp(_) => flow.halves[1].end.is_some(),
+            _ if key.protocol == 6 => flow.halves[1].end.is_some(),
             _ => me == 1,
         };
         let is_closed_now = flow.state.is_tombstone();

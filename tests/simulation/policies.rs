@@ -8,7 +8,7 @@ use portcullis::policy::{self, KnownLinks, Policy};
 
 use crate::random::Random;
 
-pub(crate) const LINKS: [&str; 2] = ["alpha", "beta"];
+pub(crate) const LINKS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// Protected hosts of each link.
 pub(crate) const HOSTS: usize = 5;
 

@@ -12,6 +12,7 @@ mod full;
 mod lifetime;
 mod occupancy;
 mod random;
+mod sequence;
 mod tcp_script;
 
 use std::collections::HashMap;

@@ -13,12 +13,15 @@
     reason = "a benchmark may end"
 )]
 
+#[path = "support/floor.rs"]
+mod floor;
 mod support;
 
 use std::hint::black_box;
 use std::sync::OnceLock;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use floor::{FRAME_BYTES, Floor};
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
 use portcullis::compile::sample::Random;
@@ -34,7 +37,6 @@ use portcullis::snapshot::Snapshot;
 use portcullis::types::{DropReason, Generation, LinkId, PassReason, PortSide, Verdict};
 use support::count_allocations;
 
-const FRAME_BYTES: usize = 60;
 /// Offsets in an untagged IPv4 frame.
 const IP_CHECKSUM: usize = 24;
 const IP_SOURCE: usize = 26;
@@ -278,42 +280,6 @@ fn misses(criterion: &mut Criterion) {
     });
     assert_eq!(count, 0, "a miss allocates nothing");
     group.finish();
-}
-
-/// The least that a stateful gateway does with a packet.
-struct Floor {
-    table: Vec<Line>,
-    mask: u64,
-}
-
-#[derive(Clone)]
-#[repr(align(64))]
-struct Line([u64; 8]);
-
-impl Floor {
-    fn new(flows: u32) -> Self {
-        let lines = (flows as usize).next_power_of_two();
-        Self {
-            table: vec![Line([0; 8]); lines],
-            mask: lines as u64 - 1,
-        }
-    }
-
-    fn run(&mut self, frames: &[[u8; FRAME_BYTES]]) {
-        let mut slots = [0_usize; BATCH_MAX];
-        for (slot, frame) in slots.iter_mut().zip(frames) {
-            let word =
-                |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().expect("eight bytes"));
-            let mixed = u128::from(word(26) ^ 0x9e37_79b9_7f4a_7c15)
-                * u128::from(word(30) ^ 0xd1b5_4a32_d192_ed03);
-            let hash = (mixed >> 64) as u64 ^ mixed as u64;
-            *slot = (hash & self.mask) as usize;
-            portcullis::cpu::prefetch(&self.table[*slot]);
-        }
-        for slot in slots {
-            self.table[slot].0[0] = self.table[slot].0[0].wrapping_add(1);
-        }
-    }
 }
 
 criterion_group! {

@@ -105,13 +105,14 @@ impl Compiler {
                 link,
             ));
         }
-        let entries = policy.interfaces.iter().map(|i| programs.of(i).entry());
+        let entries = policy.interfaces.iter().zip(&interfaces);
+        let entries = entries.map(|(interface, info)| programs.of(interface).entry(info.slot));
         let snapshot = Snapshot {
             generation,
             owners,
             classes: classes.table,
-            entries: entries.collect(),
             interface_slots: slot_map(&interfaces)?,
+            entries: entries.collect(),
             interfaces: interfaces.into(),
             rules: builder.rule_infos(),
             stats: SnapshotStats::default(),
@@ -239,8 +240,9 @@ struct ProgramPair {
 }
 
 impl ProgramPair {
-    fn entry(&self) -> InterfaceEntry {
+    fn entry(&self, slot: InterfaceSlot) -> InterfaceEntry {
         InterfaceEntry {
+            slot,
             open_for_ingress: self.egress.open,
             open_for_egress: self.ingress.open,
             ingress: Arc::clone(&self.ingress),

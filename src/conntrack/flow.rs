@@ -260,9 +260,9 @@ pub struct ShardStats {
     pub evicted: u64,
     /// The same by what they were.
     pub evicted_by: Evicted,
-    /// New flows that found no room.
+    /// New flows that found no room, but for untracked ones: these pass without an entry.
     pub refused: u64,
-    /// New flows that their interface's limit refused.
+    /// New flows that their interface's limit refused, again but for untracked ones.
     pub limited: u64,
     /// Entries in use that would give way.
     pub can_give_way: u32,

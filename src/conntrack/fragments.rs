@@ -24,6 +24,7 @@
 use std::time::Duration;
 
 use crate::clock::Tick;
+use crate::cpu::present;
 use crate::packet::{Addresses, FlowKey, Fragment, IpPacket, VlanTags};
 use crate::types::{LinkId, PortSide};
 
@@ -31,8 +32,8 @@ use super::flow::FragmentedFlow;
 
 /// Places of a bucket.
 const WAYS: usize = 4;
-/// Buckets: 4,096 datagrams at a time.
-const BUCKETS: usize = 1024;
+/// Buckets: 1,024 datagrams at a time, for a third of a byte each flow of a million.
+const BUCKETS: usize = 256;
 /// Separate stretches of a datagram that may have passed; one that comes in more pieces out of
 /// order ends. In order there is one.
 const STRETCHES_MAX: usize = 4;
@@ -40,8 +41,9 @@ const STRETCHES_MAX: usize = 4;
 const WAITING_PER_DATAGRAM_MAX: usize = 8;
 /// Frames that wait at one worker, of all datagrams.
 pub const WAITING_MAX: usize = 256;
-/// Buckets that one turn looks at, at most, for datagrams whose time is over.
-const EXPIRE_PER_TURN_MAX: usize = 256;
+/// Buckets that one turn looks at, at most, for datagrams whose time is over; each place of them is
+/// some lines that are far.
+const EXPIRE_PER_TURN_MAX: usize = 16;
 /// Nanoseconds of one bucket's turn in the sweep, so that it comes round in half a second.
 const BUCKET_NS: u64 = 500_000_000 / BUCKETS as u64;
 const SWEEP_NS: u64 = BUCKET_NS * BUCKETS as u64;
@@ -135,7 +137,7 @@ impl Fragments {
         let tickets = (0..WAITING_MAX).rev();
         let tickets = tickets.map(|number| Ticket(u16::try_from(number).unwrap_or(0)));
         Self {
-            places: vec![[None; WAYS]; BUCKETS].into_boxed_slice(),
+            places: present([None; WAYS], BUCKETS).into_boxed_slice(),
             hasher: crate::packet::FlowHasher::new(seed),
             timeout,
             free: tickets.collect(),

@@ -18,6 +18,7 @@
 //! 0.51 bytes a flow, and a change touches one word in a summary that is mostly near.
 
 use super::flow::Evicted;
+use crate::cpu::present;
 
 /// Words of 64 bits over words of 64 bits: six levels number all of 32 bits.
 const LEVELS_MAX: usize = 6;
@@ -155,7 +156,7 @@ impl BitSet {
         let mut count = bits.max(1) as usize;
         while levels.len() < LEVELS_MAX {
             count = count.div_ceil(64);
-            levels.push(vec![0; count]);
+            levels.push(present(0, count));
             if count == 1 {
                 break;
             }
@@ -230,9 +231,11 @@ impl BitSet {
 
     fn bytes(&self) -> usize {
         let words = self.levels.iter().map(Vec::len);
+        let words = words.fold(0, usize::saturating_add);
+        let levels = size_of::<Vec<u64>>().saturating_mul(self.levels.capacity());
         words
-            .fold(0, usize::saturating_add)
             .saturating_mul(size_of::<u64>())
+            .saturating_add(levels)
     }
 }
 
@@ -290,6 +293,14 @@ mod tests {
             assert!(plain.is_empty());
             assert!(set.levels.iter().flatten().all(|word| *word == 0));
         }
+    }
+
+    /// Every loop of the set is one over its levels, so they are its bound.
+    #[test]
+    fn largest_table_has_five_levels() {
+        let set = BitSet::new(super::super::traffic::FLOWS_MAX);
+        assert_eq!(set.levels.len(), 5);
+        assert!(set.levels.len() <= LEVELS_MAX);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! (one step of a cuckoo table, never a chain). The other bucket follows from the bucket and the
 //! tag alone, so no entry is read for it. Only when none can move is the insert refused.
 
-use crate::cpu::prefetch;
+use crate::cpu::{prefetch, present};
 
 /// Slots of a bucket: 10 × (2 + 4) bytes and 4 bytes of bookkeeping fill a cache line.
 const SLOTS: usize = 10;
@@ -24,7 +24,7 @@ const BUCKETS_SPARE: u32 = 8;
 /// Marks a free slot; tags of keys are never zero.
 const TAG_FREE: u16 = 0;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Bucket {
     tags: [u16; SLOTS],
@@ -107,6 +107,9 @@ pub(super) struct Index {
     buckets: Vec<Bucket>,
     /// Length of `buckets`.
     count: u32,
+    /// Buckets touched.
+    #[cfg(test)]
+    steps: std::cell::Cell<u32>,
 }
 
 /// Where a key may be.
@@ -124,8 +127,10 @@ impl Index {
             .div_ceil(FLOWS_PER_BUCKET)
             .saturating_add(BUCKETS_SPARE);
         Self {
-            buckets: vec![Bucket::EMPTY; count as usize],
+            buckets: present(Bucket::EMPTY, count as usize),
             count,
+            #[cfg(test)]
+            steps: std::cell::Cell::default(),
         }
     }
 
@@ -297,11 +302,15 @@ impl Index {
 
     #[inline]
     fn bucket(&self, number: u32) -> Option<&Bucket> {
+        #[cfg(test)]
+        self.steps.update(|steps| steps + 1);
         self.buckets.get(number as usize)
     }
 
     #[inline]
     fn bucket_mut(&mut self, number: u32) -> Option<&mut Bucket> {
+        #[cfg(test)]
+        self.steps.update(|steps| steps + 1);
         self.buckets.get_mut(number as usize)
     }
 }
@@ -357,6 +366,11 @@ impl Index {
         let guests = self.buckets.iter().map(|b| b.guests.count_ones()).sum();
         let open = self.buckets.iter().filter(|b| b.overflow != 0).count();
         (guests, open)
+    }
+
+    /// Buckets touched since this was asked last.
+    pub(super) fn count_steps(&self) -> u32 {
+        self.steps.take()
     }
 
     pub(super) fn buckets_count(&self) -> usize {

@@ -20,8 +20,8 @@ impl Shard {
     /// needs no entry, so that only an untracked or expired one gives way to it.
     ///
     /// # Errors
-    /// [`OpenError`]; counted. Rarely, on a table that is nearly full, it is both buckets of the
-    /// key that are.
+    /// [`OpenError`]; counted, but for an untracked flow, which passes all the same. Rarely, on a
+    /// table that is nearly full, it is both buckets of the key that are.
     pub fn open(
         &mut self,
         key: &FlowKey,
@@ -45,8 +45,7 @@ impl Shard {
             admitted = self.shares.admit(new.interface, now);
         }
         if admitted.is_err() {
-            self.counts.limited = self.counts.limited.saturating_add(1);
-            return Err(OpenError::Limit);
+            return Err(self.count_refusal(OpenError::Limit, new.class));
         }
         let opened = if self.make_room(new.class, beat) {
             self.insert(key, hash, new, packet, frame_len, now)
@@ -55,9 +54,21 @@ impl Shard {
         };
         opened.ok_or_else(|| {
             self.shares.refund(new.interface);
-            self.counts.refused = self.counts.refused.saturating_add(1);
-            OpenError::Full
+            self.count_refusal(OpenError::Full, new.class)
         })
+    }
+
+    /// Counts a flow that gets no entry. One that needs none is refused nothing.
+    #[cold]
+    fn count_refusal(&mut self, error: OpenError, class: FlowClass) -> OpenError {
+        if class != FlowClass::Untracked {
+            let count = match error {
+                OpenError::Full => &mut self.counts.refused,
+                OpenError::Limit => &mut self.counts.limited,
+            };
+            *count = count.saturating_add(1);
+        }
+        error
     }
 
     /// Begins another connection in the entry of a flow that [`super::Track::Reopen`] was said of.
@@ -118,8 +129,7 @@ impl Shard {
         self.shares.release(old);
         if self.shares.admit(new.interface, now).is_err() {
             self.shares.force(old);
-            self.counts.limited = self.counts.limited.saturating_add(1);
-            return Err(OpenError::Limit);
+            return Err(self.count_refusal(OpenError::Limit, new.class));
         }
         self.counts.reopened = self.counts.reopened.saturating_add(1);
         self.restart(slot, key, new, packet, frame_len, now);
@@ -324,11 +334,19 @@ impl Shard {
         for slot in due {
             self.table.prefetch_slot(*slot);
         }
+        let mut are_dead = [false; SWEEP_BATCH];
+        for (slot, is_dead) in due.iter().zip(&mut are_dead) {
+            match self.table.entry(*slot).filter(|entry| entry.is_live(now)) {
+                Some(entry) => self.timers.file(*slot, entry.deadline(now)),
+                None => {
+                    self.table.prefetch_addresses(*slot);
+                    *is_dead = true;
+                }
+            }
+        }
         let mut hashes = [None; SWEEP_BATCH];
-        for (slot, hash) in due.iter().zip(&mut hashes) {
-            let live = self.table.entry(*slot).filter(|entry| entry.is_live(now));
-            if let Some(entry) = live {
-                self.timers.file(*slot, entry.deadline(now));
+        for ((slot, is_dead), hash) in due.iter().zip(are_dead).zip(&mut hashes) {
+            if !is_dead {
                 continue;
             }
             *hash = self.table.hash_of(*slot);

@@ -6,6 +6,7 @@
 
 use super::config::PerInterface;
 use crate::clock::Tick;
+use crate::cpu::present;
 use crate::types::InterfaceSlot;
 
 /// Flows for each interface that can be counted.
@@ -75,7 +76,7 @@ impl Shares {
         Self {
             limit,
             own: Vec::with_capacity(if is_counting { OWN_LIMITS_MAX } else { 0 }),
-            cells: vec![Share::FREE; cells],
+            cells: present(Share::FREE, cells),
             len: 0,
             len_max: cells / 2,
             hand: 0,

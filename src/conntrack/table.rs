@@ -4,7 +4,7 @@
 use super::entry::{Cold, Entry};
 use super::index::Index;
 use super::key::PackedKey;
-use crate::cpu::prefetch;
+use crate::cpu::{prefetch, present, untouched};
 use crate::packet::FlowHasher;
 use crate::packet::FlowKey;
 
@@ -18,8 +18,8 @@ pub(super) struct Table {
     index: Index,
     entries: Vec<Entry>,
     colds: Vec<Cold>,
-    /// Addresses of IPv6 flows. The allocator hands out zeroed pages that stay untouched, so
-    /// IPv4 flows cost nothing here.
+    /// Addresses of IPv6 flows. The pages stay untouched until one uses them, so that IPv4 flows
+    /// cost nothing here; a slot's first IPv6 flow waits for its page, once for 128 slots.
     addresses_v6: Vec<[u128; 2]>,
     /// First slot of the list of freed ones.
     free_head: u32,
@@ -35,9 +35,9 @@ impl Table {
         Self {
             hasher: FlowHasher::new(seed),
             index: Index::new(capacity),
-            entries: vec![Entry::FREE; slots],
-            colds: vec![Cold::FREE; slots],
-            addresses_v6: vec![[0; 2]; slots],
+            entries: present(Entry::FREE, slots),
+            colds: present(Cold::FREE, slots),
+            addresses_v6: untouched(slots),
             free_head: NONE,
             used: 0,
             len: 0,
@@ -107,6 +107,16 @@ impl Table {
     pub(super) fn prefetch_slot(&self, slot: u32) {
         if let Some(entry) = self.entries.get(slot as usize) {
             prefetch(entry);
+        }
+    }
+
+    /// Asks for what a slot's key has outside of its line; the line should be near.
+    #[inline]
+    pub(super) fn prefetch_addresses(&self, slot: u32) {
+        if let Some(addresses) = self.addresses_v6.get(slot as usize)
+            && self.entry(slot).is_some_and(Entry::is_v6)
+        {
+            prefetch(addresses);
         }
     }
 

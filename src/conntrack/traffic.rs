@@ -13,6 +13,7 @@
 
 use super::flow::Traffic;
 use super::sides::{Side, Sides};
+use crate::cpu::untouched;
 
 /// Most flows of a shard: the record's number has 26 bits.
 pub(super) const FLOWS_MAX: u32 = 1 << 26;
@@ -103,7 +104,7 @@ impl Records {
     /// A record for each of `count` flows.
     pub(super) fn new(count: u32) -> Self {
         Self {
-            records: vec![[0; 4]; count as usize],
+            records: untouched(count as usize),
             free_head: 0,
             used: 0,
         }

@@ -1,5 +1,10 @@
-//! What depends on the processor: prefetch. A leaf; `unsafe` is allowed here.
+//! What depends on the processor and its memory: prefetch, pages that are there. A leaf; `unsafe`
+//! is allowed here.
 #![expect(unsafe_code, reason = "prefetch has no safe form in std")]
+
+mod memory;
+
+pub use memory::{present, untouched};
 
 /// Asks for the cache line at `target` to be brought near; has no other effect.
 #[inline]

@@ -123,6 +123,24 @@ fn what_waits_too_long_is_dropped() {
 }
 
 #[test]
+fn turn_looks_at_few_places_however_long_nobody_looked() {
+    let mut table = table();
+    for id in 0..2000 {
+        let [pieces, _] = datagrams(id);
+        admit(&mut table, &pieces[1]);
+        while table.pop_released().is_some() {}
+    }
+    let late = Tick(0) + Duration::from_secs(3600);
+    let (mut turns, mut before) = (0, table.len());
+    while !table.is_empty() {
+        table.expire(late);
+        assert!(before - table.len() <= WAYS * EXPIRE_PER_TURN_MAX);
+        (before, turns) = (table.len(), turns + 1);
+    }
+    assert_eq!(turns, FRAGMENT_SWEEP_TURNS);
+}
+
+#[test]
 fn a_first_fragment_past_its_time_says_nothing() {
     let mut table = table();
     let [pieces, _] = datagrams(7);

@@ -145,6 +145,11 @@ fn untracked_flow_takes_no_tracked_ones_place() {
     connect(&mut shard, 2, 2, seconds(1));
     let refused = open_as(&mut shard, &handshake(3)[0], FlowClass::Untracked);
     assert_eq!(refused, Err(OpenError::Full));
+    assert_eq!(
+        shard.stats().allowance_exceeded(),
+        0,
+        "it passes without an entry"
+    );
     assert!(is_there(&shard, 1) && is_there(&shard, 2));
     connect(&mut shard, 4, 1, seconds(1));
     assert!(!is_there(&shard, 1));
@@ -158,6 +163,28 @@ fn flows_of_one_class_take_turns() {
     }
     for port in 0..1_000 {
         assert_eq!(is_there(&shard, port), port >= 900, "{port}");
+    }
+}
+
+#[test]
+fn untracked_flow_without_an_entry_exceeds_no_allowance() {
+    let mut full = Shard::new(&config(1), seconds(1));
+    connect(&mut full, 1, 3, seconds(1));
+    let mut shared = limited(1, 0);
+    connect(&mut shared, 1, 3, seconds(1));
+    let classes = [
+        (FlowClass::Untracked, 0),
+        (FlowClass::Unenforced, 1),
+        (FlowClass::Tracked, 2),
+    ];
+    for (class, exceeded) in classes {
+        for (shard, error) in [
+            (&mut full, OpenError::Full),
+            (&mut shared, OpenError::Limit),
+        ] {
+            assert_eq!(open_as(shard, &handshake(2)[0], class), Err(error));
+            assert_eq!(shard.stats().allowance_exceeded(), exceeded, "{class:?}");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod attack;
+mod bounds;
 mod full;
 mod lifetime;
 mod occupancy;

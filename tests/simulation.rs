@@ -116,6 +116,7 @@ impl Summary {
         self.given_up += other.given_up;
         self.generations += other.generations;
         self.sleeps += other.sleeps;
+        self.ended += other.ended;
         for (sum, count) in self.passed.iter_mut().zip(other.passed) {
             *sum += count;
         }
@@ -132,6 +133,7 @@ impl Summary {
         assert!(self.finished > 500 && self.given_up > 500, "talks");
         assert!(self.generations > 200 && self.sleeps > 200);
         assert!(self.handed_over > 10_000);
+        assert!(self.ended > 100, "addresses that leave");
         assert!(passed(PassReason::Tracked) > 5000);
         for &reason in PassReason::ALL {
             assert!(passed(reason) > 50, "{reason:?} did not happen");

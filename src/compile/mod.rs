@@ -2,6 +2,7 @@
 //! out the tables that `crate::snapshot` describes. Runs on the control side; sees no packet.
 
 mod error;
+mod history;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod ownership;
@@ -16,10 +17,12 @@ use hashbrown::HashMap;
 
 pub use error::{CompileError, RULES_MAX, TABLE_BYTES_MAX};
 
+use self::history::History;
 use self::peers::{Members, Peers, WideKeys};
 use self::programs::NumberedRule;
 use self::registry::{Assigned, Registry};
 use crate::policy::{GroupIndex, IcmpMatch, Interface, Peer, Policy, PortRange, Rule, Service};
+use crate::snapshot::changes::Changes;
 use crate::snapshot::classes::CLASS_KEYS_MAX;
 use crate::snapshot::key_map::KeyMap;
 use crate::snapshot::owners::INTERFACES_MAX;
@@ -36,6 +39,10 @@ use crate::types::{Direction, Generation, InterfaceId, InterfaceSlot, LinkId, Ru
 pub struct Compiler {
     rules: Registry<RuleId>,
     interfaces: Registry<InterfaceId>,
+    /// The last policy, and since when its addresses are whose they are.
+    history: Option<History>,
+    /// Changes of owners up to here concern no connection any more.
+    swept: Generation,
     class_keys_max: usize,
 }
 
@@ -52,14 +59,23 @@ impl Compiler {
         Self {
             rules: Registry::new(),
             interfaces: Registry::new(),
+            history: None,
+            swept: Generation::default(),
             class_keys_max: CLASS_KEYS_MAX,
         }
+    }
+
+    /// Forgets which addresses changed hands in generations up to this one: every worker has ended
+    /// the connections that lost their address by then.
+    pub fn forget_changes(&mut self, swept: Generation) {
+        self.swept = self.swept.max(swept);
     }
 
     /// Compiles a policy for a gateway with these links, in the order of their ids.
     ///
     /// A rule or interface that the policy compiled before had too keeps its slot; one that comes,
-    /// or comes back, has a slot that nothing had before.
+    /// or comes back, has a slot that nothing had before. So it is with the addresses of an
+    /// interface: one that comes back is its own since now.
     ///
     /// # Errors
     /// If the policy does not fit the gateway's links, contradicts itself, or passes a limit. The
@@ -105,10 +121,21 @@ impl Compiler {
                 link,
             ));
         }
+        let slots: Arc<[InterfaceSlot]> = interfaces.iter().map(|info| info.slot).collect();
+        let changes = match &self.history {
+            Some(history) => history.next(&owners, &slots, generation, self.swept)?,
+            None => Changes::default(),
+        };
+        let history = History {
+            owners: owners.clone(),
+            slots,
+            changes: Arc::new(changes),
+        };
         let entries = policy.interfaces.iter().map(|i| programs.of(i).entry());
         let snapshot = Snapshot {
             generation,
             owners,
+            changes: Arc::clone(&history.changes),
             classes: classes.table,
             entries: entries.collect(),
             interface_slots: slot_map(&interfaces)?,
@@ -119,6 +146,7 @@ impl Compiler {
         let snapshot = with_stats(snapshot, policy, &programs)?;
         self.rules.commit(rule_numbers);
         self.interfaces.commit(interface_numbers);
+        self.history = Some(history);
         Ok(snapshot)
     }
 }

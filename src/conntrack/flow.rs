@@ -97,6 +97,18 @@ pub struct FlowHead {
     pub is_tombstone: bool,
 }
 
+impl FlowHead {
+    /// Which end of the key is the interface's.
+    #[inline]
+    #[must_use]
+    pub fn inside_end(&self) -> End {
+        match self.direction {
+            Direction::Egress => self.opener,
+            Direction::Ingress => self.opener.opposite(),
+        }
+    }
+}
+
 /// What a packet does to the flow that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Track {

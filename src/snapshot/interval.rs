@@ -79,6 +79,21 @@ impl<K: Point> IntervalMap<K> {
     /// The value at a point.
     #[inline]
     pub(crate) fn find(&self, point: K) -> Option<u32> {
+        self.values.get(self.position(point)?).copied()
+    }
+
+    /// The interval that a point is in: its last point and its value.
+    pub(crate) fn interval(&self, point: K) -> Option<(K, u32)> {
+        let position = self.position(point)?;
+        let level = usize::from(self.levels).checked_sub(1)?;
+        let leaves = *self.offsets.get(level)? as usize;
+        let last = self.keys.get(leaves.wrapping_add(position))?;
+        Some((*last, *self.values.get(position)?))
+    }
+
+    /// Number of the interval that a point is in.
+    #[inline]
+    fn position(&self, point: K) -> Option<usize> {
         let mut position = 0_usize;
         for offset in self.offsets.iter().take(usize::from(self.levels)) {
             let start = (*offset as usize).wrapping_add(position.wrapping_mul(NODE_KEYS));
@@ -88,7 +103,7 @@ impl<K: Point> IntervalMap<K> {
                 .wrapping_mul(NODE_KEYS)
                 .wrapping_add(count_before(node, point));
         }
-        self.values.get(position).copied()
+        Some(position)
     }
 
     /// Bytes on the heap.
@@ -251,6 +266,8 @@ mod tests {
             for point in points.iter().chain(&ends) {
                 let expected = ends.iter().position(|end| end >= point).unwrap();
                 prop_assert_eq!(map.find(*point), Some(expected as u32));
+                let interval = Some((ends[expected], expected as u32));
+                prop_assert_eq!(map.interval(*point), interval);
             }
         }
     }

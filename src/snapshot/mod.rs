@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `classes` holds the address side, one table for all programs; `program` the service side and
-//! the rows (`rows`); `owners` says whose an address is. All range lookups are one structure,
+//! the rows (`rows`); `owners` says whose an address is, `changes` since when. All range lookups are one structure,
 //! `interval`. Nothing here is derived from traffic, nothing allocates, and the cost of a
 //! question is bounded by constants and by the depth of trees, not by the number of rules.
 //!
@@ -29,6 +29,7 @@
 )]
 
 mod cell;
+pub(crate) mod changes;
 pub(crate) mod classes;
 mod info;
 pub(crate) mod interval;
@@ -36,6 +37,7 @@ pub(crate) mod key_map;
 pub(crate) mod owners;
 pub(crate) mod program;
 pub(crate) mod rows;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -43,7 +45,9 @@ use std::fmt;
 
 pub use cell::{Generational, NotLive, Publisher, SnapshotReader};
 pub use info::{GroupInfo, InterfaceInfo, RuleInfo, SnapshotStats};
+pub use standing::FlowSeat;
 
+use self::changes::Changes;
 use self::classes::AddressClasses;
 use self::key_map::KeyMap;
 use self::owners::Owners;
@@ -109,6 +113,7 @@ pub(crate) struct InterfaceEntry {
 pub struct Snapshot {
     pub(crate) generation: Generation,
     pub(crate) owners: Owners,
+    pub(crate) changes: Arc<Changes>,
     pub(crate) classes: AddressClasses,
     pub(crate) entries: Box<[InterfaceEntry]>,
     pub(crate) interfaces: Box<[InterfaceInfo]>,
@@ -126,6 +131,7 @@ impl Snapshot {
         Self {
             generation,
             owners: Owners::default(),
+            changes: Arc::default(),
             classes: AddressClasses::empty(),
             entries: Box::default(),
             interfaces: Box::default(),
@@ -245,6 +251,7 @@ impl Snapshot {
         [
             size_of::<Self>(),
             self.owners.bytes(),
+            self.changes.bytes(),
             self.classes.bytes(),
             size_of_val(&*self.entries),
             self.interface_slots.bytes(),

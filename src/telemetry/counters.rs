@@ -5,7 +5,7 @@ use std::array;
 use crossbeam::utils::CachePadded;
 
 use crate::sync::{AtomicU64, Ordering};
-use crate::types::{DropReason, PassReason};
+use crate::types::{DropReason, Generation, PassReason};
 
 /// What one worker counted since it started; plain numbers, the worker's own.
 #[derive(Clone, Debug)]
@@ -81,6 +81,8 @@ pub struct Gauges {
     pub evicted: u64,
     /// Mid-stream TCP connections that a rule let in.
     pub picked_up: u64,
+    /// The generation up to which every flow that lost its address has ended.
+    pub swept: u64,
 }
 
 /// The published form of a worker's counts: one writer, any number of readers.
@@ -106,6 +108,7 @@ struct Cells {
     refused: AtomicU64,
     evicted: AtomicU64,
     picked_up: AtomicU64,
+    swept: AtomicU64,
 }
 
 /// What a reader sees of a worker's counters.
@@ -137,6 +140,7 @@ impl Default for WorkerCounters {
                 refused: zero(),
                 evicted: zero(),
                 picked_up: zero(),
+                swept: zero(),
             }),
             waiting: CachePadded::new(zero()),
         }
@@ -166,6 +170,7 @@ impl WorkerCounters {
         put(&cells.refused, gauges.refused);
         put(&cells.evicted, gauges.evicted);
         put(&cells.picked_up, gauges.picked_up);
+        put(&cells.swept, gauges.swept);
     }
 
     /// A frame was pushed toward this worker.
@@ -182,6 +187,12 @@ impl WorkerCounters {
     #[must_use]
     pub fn turns(&self) -> u64 {
         self.cells.turns.load(Ordering::Relaxed)
+    }
+
+    /// The generation up to which the worker has ended every flow that lost its address.
+    #[must_use]
+    pub fn swept(&self) -> Generation {
+        Generation(self.cells.swept.load(Ordering::Relaxed))
     }
 
     /// All of them, as they are now.
@@ -206,6 +217,7 @@ impl WorkerCounters {
                 refused: get(&cells.refused),
                 evicted: get(&cells.evicted),
                 picked_up: get(&cells.picked_up),
+                swept: get(&cells.swept),
             },
             in_flight: self.waiting.load(Ordering::Relaxed),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::host::PATIENCE;
+use crate::host::{PATIENCE, SILENCE};
 use crate::lab::{Lab, Plan, Side, text, wait_for, wire_test};
 use crate::policy;
 
@@ -245,5 +245,41 @@ fn what_others_refer_to_cannot_go_and_duplicates_are_one() {
         assert_eq!(lab.status()["snapshot"]["interfaces"], 1);
         lab.inside().serve_tcp(WEB, 81);
         lab.reaches(Side::Outside, "tcp", WEB, 81);
+    });
+}
+
+#[test]
+fn a_connection_ends_with_its_address_though_that_is_back_before_its_next_packet() {
+    let plan = Plan {
+        policy: &ports("80"),
+        gateway: "[conntrack]\ntcp_pickup = \"syn-only\"\n",
+        ..Plan::default()
+    };
+    let flows = |lab: &Lab| lab.json(&["flows", "--json"]).as_array().unwrap().len();
+    let away = ports("80").replace("\"10.7.0.10\"", "\"10.7.0.99\"");
+    wire_test(&plan, |lab| {
+        lab.inside().serve_tcp(WEB, 80);
+        lab.outside().open("kept", "tcp", WEB, 80);
+        assert_eq!(lab.outside().say("kept", 32, PATIENCE), "ok");
+        lab.apply(&ports("80, 81"));
+        assert_eq!(lab.outside().say("kept", 32, PATIENCE), "ok");
+        assert_eq!(flows(lab), 1);
+        // Nobody sends anything: the gateway finds it by itself, or has not yet when it is back.
+        lab.apply(&away);
+        wait_for(|| flows(lab) == 0, || "a flow of nobody".to_owned());
+        assert_eq!(lab.status()["conntrack"]["flows"], 0);
+        lab.apply(&ports("80"));
+        lab.expect_dropped("invalid", || {
+            assert_ne!(lab.outside().say("kept", 32, SILENCE), "ok");
+        });
+        lab.outside().open("anew", "tcp", WEB, 80);
+        assert_eq!(lab.outside().say("anew", 32, PATIENCE), "ok");
+        lab.apply(&away);
+        lab.apply(&ports("80"));
+        lab.expect_dropped("invalid", || {
+            assert_ne!(lab.outside().say("anew", 32, SILENCE), "ok");
+        });
+        wait_for(|| flows(lab) == 0, || "a flow of nobody".to_owned());
+        lab.reaches(Side::Outside, "tcp", WEB, 80);
     });
 }

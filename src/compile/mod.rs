@@ -31,7 +31,9 @@ use crate::snapshot::{
     GroupInfo, InterfaceEntry, InterfaceInfo, RuleInfo, Snapshot, SnapshotStats,
 };
 use crate::sync::Arc;
-use crate::types::{Direction, Generation, InterfaceId, InterfaceSlot, LinkId, RuleId, RuleSlot};
+use crate::types::{
+    Direction, FlowLimits, Generation, InterfaceId, InterfaceSlot, LinkId, RuleId, RuleSlot,
+};
 
 /// Compiles policies and keeps the numbers of their rules and interfaces stable from one to the
 /// next.
@@ -141,6 +143,7 @@ impl Compiler {
             interface_slots: slot_map(&interfaces)?,
             interfaces: interfaces.into(),
             rules: builder.rule_infos(),
+            limits: own_limits(policy, &history.slots),
             stats: SnapshotStats::default(),
         };
         let snapshot = with_stats(snapshot, policy, &programs)?;
@@ -322,6 +325,15 @@ fn interface_info(
         subnet_id: interface.subnet_id.clone(),
         instance_id: interface.instance_id.clone(),
     }
+}
+
+/// Interfaces with limits of their own, in order of their slots.
+fn own_limits(policy: &Policy, slots: &[InterfaceSlot]) -> Box<[(InterfaceSlot, FlowLimits)]> {
+    let limits = policy.interfaces.iter().map(|interface| interface.limits);
+    let all = slots.iter().copied().zip(limits);
+    let mut own: Vec<_> = all.filter(|(_, limits)| !limits.is_empty()).collect();
+    own.sort_unstable_by_key(|(slot, _)| *slot);
+    own.into()
 }
 
 /// Slots → positions.

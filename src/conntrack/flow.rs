@@ -309,6 +309,19 @@ pub struct Evicted {
     pub half_open: u64,
 }
 
+impl Evicted {
+    /// All of them, in that order.
+    #[must_use]
+    pub fn by_kind(self) -> [u64; 4] {
+        [
+            self.untracked,
+            self.tombstones,
+            self.unanswered,
+            self.half_open,
+        ]
+    }
+}
+
 /// Memory of a shard in bytes, by when it is touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardMemory {

@@ -428,10 +428,10 @@ impl Judge<'_> {
     /// Holds an entry of an older generation against this one; `false` ends it.
     ///
     /// One end has to have been the same interface's ever since, and the other nobody's on this
-    /// link ([`Snapshot::seat`]). A tracked flow then lives on, or is judged again as it was opened (`revalidate`). An untracked
-    /// one has to be untracked by now too. An unenforced one becomes what the rules make of its
-    /// opener by now: policies are tried in audit mode, and the connections of that time are not
-    /// cut when it ends.
+    /// link ([`Snapshot::seat`]). A tracked flow then lives on, or is judged again as it was opened
+    /// (`revalidate`). An untracked one has to be untracked by now too. An unenforced one becomes
+    /// what the rules make of its opener by now: policies are tried in audit mode, and the
+    /// connections of that time are not cut when it ends.
     #[cold]
     #[inline(never)]
     fn refresh(

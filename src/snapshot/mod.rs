@@ -9,9 +9,10 @@
 //! ```
 //!
 //! `classes` holds the address side, one table for all programs; `program` the service side and
-//! the rows (`rows`); `owners` says whose an address is, `changes` since when. All range lookups are one structure,
-//! `interval`. Nothing here is derived from traffic, nothing allocates, and the cost of a
-//! question is bounded by constants and by the depth of trees, not by the number of rules.
+//! the rows (`rows`); `owners` says whose an address is, `changes` since when. All range lookups
+//! are one structure, `interval`. Nothing here is derived from traffic, nothing allocates, and the
+//! cost of a question is bounded by constants and by the depth of trees, not by the number of
+//! rules.
 //!
 //! The order of rules, for the one that is reported when several allow a packet: the narrowest
 //! service first (fewest ports or ICMP codes; `all` last), equal services by the groups' position
@@ -54,7 +55,7 @@ use self::owners::Owners;
 use self::program::{OpenTransports, Program};
 use crate::packet::{Address, VlanTags};
 use crate::sync::Arc;
-use crate::types::{Direction, Generation, InterfaceSlot, LinkId, RuleSlot};
+use crate::types::{Direction, FlowLimits, Generation, InterfaceSlot, LinkId, RuleSlot};
 
 /// An interface inside one snapshot; means nothing in another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +122,8 @@ pub struct Snapshot {
     pub(crate) interface_slots: KeyMap,
     /// In order of their slots.
     pub(crate) rules: Box<[Arc<RuleInfo>]>,
+    /// Interfaces with limits of their own, in order of their slots.
+    pub(crate) limits: Box<[(InterfaceSlot, FlowLimits)]>,
     pub(crate) stats: SnapshotStats,
 }
 
@@ -137,6 +140,7 @@ impl Snapshot {
             interfaces: Box::default(),
             interface_slots: KeyMap::default(),
             rules: Box::default(),
+            limits: Box::default(),
             stats: SnapshotStats::default(),
         }
     }
@@ -238,6 +242,12 @@ impl Snapshot {
         self.rules.iter().map(|rule| &**rule)
     }
 
+    /// Interfaces with limits of their own, in the order of their slots.
+    #[must_use]
+    pub fn limits(&self) -> &[(InterfaceSlot, FlowLimits)] {
+        &self.limits
+    }
+
     /// How large it is.
     #[must_use]
     pub fn stats(&self) -> SnapshotStats {
@@ -256,6 +266,7 @@ impl Snapshot {
             size_of_val(&*self.entries),
             self.interface_slots.bytes(),
             size_of_val(&*self.rules),
+            size_of_val(&*self.limits),
             rules,
             interfaces,
         ]

@@ -70,6 +70,9 @@ impl Tally {
     }
 }
 
+/// Kinds of entries that give way.
+pub const EVICTED_KINDS: usize = 4;
+
 /// Levels that a worker reports beside its counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
@@ -81,6 +84,12 @@ pub struct Gauges {
     pub evicted: u64,
     /// Mid-stream TCP connections that a rule let in.
     pub picked_up: u64,
+    /// New flows that their interface's limit refused.
+    pub limited: u64,
+    /// New flows that it has room for, with those that would give way.
+    pub available: u64,
+    /// Entries that gave way, by kind: untracked, closed, unanswered, half open.
+    pub evicted_by: [u64; EVICTED_KINDS],
     /// The generation up to which every flow that lost its address has ended.
     pub swept: u64,
 }
@@ -108,6 +117,9 @@ struct Cells {
     refused: AtomicU64,
     evicted: AtomicU64,
     picked_up: AtomicU64,
+    limited: AtomicU64,
+    available: AtomicU64,
+    evicted_by: [AtomicU64; EVICTED_KINDS],
     swept: AtomicU64,
 }
 
@@ -140,6 +152,9 @@ impl Default for WorkerCounters {
                 refused: zero(),
                 evicted: zero(),
                 picked_up: zero(),
+                limited: zero(),
+                available: zero(),
+                evicted_by: array::from_fn(|_| zero()),
                 swept: zero(),
             }),
             waiting: CachePadded::new(zero()),
@@ -170,6 +185,11 @@ impl WorkerCounters {
         put(&cells.refused, gauges.refused);
         put(&cells.evicted, gauges.evicted);
         put(&cells.picked_up, gauges.picked_up);
+        put(&cells.limited, gauges.limited);
+        put(&cells.available, gauges.available);
+        for (cell, value) in cells.evicted_by.iter().zip(gauges.evicted_by) {
+            put(cell, value);
+        }
         put(&cells.swept, gauges.swept);
     }
 
@@ -217,6 +237,9 @@ impl WorkerCounters {
                 refused: get(&cells.refused),
                 evicted: get(&cells.evicted),
                 picked_up: get(&cells.picked_up),
+                limited: get(&cells.limited),
+                available: get(&cells.available),
+                evicted_by: array::from_fn(|kind| cells.evicted_by.get(kind).map_or(0, get)),
                 swept: get(&cells.swept),
             },
             in_flight: self.waiting.load(Ordering::Relaxed),

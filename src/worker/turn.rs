@@ -46,6 +46,8 @@ pub struct Worker<P, M> {
     held: Vec<Held>,
     flows: Vec<FragmentedFlow>,
     departures: Departures,
+    /// The generation whose limits the shard keeps.
+    limits_of: Generation,
 }
 
 impl<P: Port, M: FrameMemory> Worker<P, M> {
@@ -73,6 +75,7 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
             held: Vec::with_capacity(BATCH_MAX),
             flows: Vec::with_capacity(BATCH_MAX),
             departures: Departures::default(),
+            limits_of: Generation::default(),
         }
     }
 
@@ -80,6 +83,11 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
     pub fn turn(&mut self, now: Tick) -> usize {
         let mut handled = 0_usize;
         let snapshot = self.reader.load();
+        if snapshot.generation() != self.limits_of {
+            self.limits_of = snapshot.generation();
+            let shards = u32::try_from(self.lanes.exchange().workers()).unwrap_or(u32::MAX);
+            self.shard.limit_interfaces(snapshot.limits(), shards);
+        }
         let mut stages = Stages {
             batch: &mut self.batch,
             shard: &mut self.shard,
@@ -179,6 +187,9 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
             refused: stats.refused,
             evicted: stats.evicted,
             picked_up: stats.picked_up,
+            limited: stats.limited,
+            available: u64::from(stats.allowance_available()),
+            evicted_by: stats.evicted_by.by_kind(),
             swept: self.swept().0,
         };
         if let Some(counters) = self.lanes.exchange().counters(self.lanes.id()) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::host::{PATIENCE, SILENCE};
 use crate::lab::{Lab, Plan, Side, text, wait_for, wire_test};
@@ -245,6 +245,47 @@ fn what_others_refer_to_cannot_go_and_duplicates_are_one() {
         assert_eq!(lab.status()["snapshot"]["interfaces"], 1);
         lab.inside().serve_tcp(WEB, 81);
         lab.reaches(Side::Outside, "tcp", WEB, 81);
+    });
+}
+
+#[test]
+fn limits_of_one_interface_hold_at_once_and_are_counted() {
+    let plan = Plan {
+        policy: &ports("80"),
+        queues: 2,
+        cores: &[0, 1],
+        ..Plan::default()
+    };
+    let limited = |limits: &str| ports("80") + "limits = { " + limits + " }\n";
+    let table = |lab: &Lab| lab.status()["conntrack"].clone();
+    wire_test(&plan, |lab| {
+        lab.inside().serve_tcp(WEB, 80);
+        lab.reaches(Side::Outside, "tcp", WEB, 80);
+        let before = table(lab);
+        assert_eq!(before["limited"], 0);
+        assert_eq!(before["conntrack_allowance_exceeded"], 0);
+        let room = before["conntrack_allowance_available"].as_u64().unwrap();
+        assert!(room <= before["max_flows"].as_u64().unwrap(), "{before}");
+        assert!(room > before["max_flows"].as_u64().unwrap() / 2, "{before}");
+        // The flow that is there counts: each of two workers gives one.
+        let applied = lab.apply(&limited("max_flows = 1"));
+        let changes = applied["changes"].to_string();
+        assert!(changes.contains("max_flows"), "{changes}");
+        for _ in 0..4 {
+            let request = json!({ "do": "tcp", "to": WEB, "port": 80, "timeout": SILENCE });
+            lab.outside().talk(&request);
+        }
+        wait_for(
+            || table(lab)["limited"].as_u64().unwrap() > 0,
+            || format!("nothing was refused: {}", table(lab)),
+        );
+        let after = table(lab);
+        assert_eq!(after["conntrack_allowance_exceeded"], after["limited"]);
+        assert!(lab.dropped("limit") > 0);
+        let said = text(&lab.portcullis(&["status"]).stdout);
+        assert!(said.contains("(by a limit "), "{said}");
+        lab.apply(&limited("max_flows = 0, new_per_second = 0"));
+        lab.reaches(Side::Outside, "tcp", WEB, 80);
     });
 }
 

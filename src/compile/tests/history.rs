@@ -92,6 +92,7 @@ fn placed(interfaces: &[(&str, &str, Option<u16>)]) -> Policy {
         vpc_id: None,
         subnet_id: None,
         instance_id: None,
+        limits: crate::types::FlowLimits::default(),
     };
     Policy {
         groups: vec![crate::policy::SecurityGroup {

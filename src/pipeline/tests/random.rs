@@ -199,6 +199,7 @@ impl Draft {
             vpc_id: None,
             subnet_id: None,
             instance_id: None,
+            limits: crate::types::FlowLimits::default(),
         });
     }
 

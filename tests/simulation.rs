@@ -127,6 +127,7 @@ impl Summary {
         for (sum, count) in self.limited.iter_mut().zip(other.limited) {
             *sum += count;
         }
+        self.ended += other.ended;
         for (sum, count) in self.passed.iter_mut().zip(other.passed) {
             *sum += count;
         }
@@ -145,6 +146,7 @@ impl Summary {
         assert!(self.handed_over > 10_000);
         assert!(self.waited > 500 && self.pieces_passed > 500, "pieces");
         assert!(self.limited.iter().all(|count| *count > 20), "limits");
+        assert!(self.ended > 100, "addresses that leave");
         assert!(passed(PassReason::Tracked) > 5000);
         for &reason in PassReason::ALL {
             assert!(passed(reason) > 50, "{reason:?} did not happen");

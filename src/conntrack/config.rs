@@ -65,12 +65,13 @@ pub enum TcpPickup {
 /// What one interface may take of a shard; 0 = no limit.
 ///
 /// If both are 0, flows are not counted by interface at all. A default that counts but never
-/// refuses, so that single interfaces can have a limit of their own
-/// ([`super::Shard::limit_interface`]), is `max_flows: u32::MAX`.
+/// refuses, so that single interfaces can have limits of their own
+/// ([`super::Shard::limit_interfaces`]), is [`PerInterface::COUNTED`].
 ///
 /// While flows are counted, a shard knows one interface for 16 flows of its size (1,024 at least,
-/// 131,072 at most), for about two bytes a flow. Interfaces beyond those that have flows, or have
-/// opened some within the last second, open none.
+/// 131,072 at most), for about two bytes a flow. Of interfaces beyond those that have flows, or
+/// have opened some within the last second, those with a limit open none, and those without are
+/// not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerInterface {
     /// Most flows at a time, whatever their state.
@@ -80,6 +81,12 @@ pub struct PerInterface {
 }
 
 impl PerInterface {
+    /// No limit, but a count.
+    pub const COUNTED: Self = Self {
+        max_flows: u32::MAX,
+        new_per_second: 0,
+    };
+
     /// What each of `shards` shards may give so that an interface has this over all of them: an
     /// even part, rounded up, since its flows spread evenly. All together may exceed the limit by
     /// less than one flow a shard; an interface whose flows happen to fall on few shards gets less

@@ -100,6 +100,18 @@ pub struct FlowHead {
     pub is_tombstone: bool,
 }
 
+impl FlowHead {
+    /// Which end of the key is the interface's.
+    #[inline]
+    #[must_use]
+    pub fn inside_end(&self) -> End {
+        match self.direction {
+            Direction::Egress => self.opener,
+            Direction::Ingress => self.opener.opposite(),
+        }
+    }
+}
+
 /// What a packet does to the flow that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Track {
@@ -298,6 +310,19 @@ pub struct Evicted {
     pub unanswered: u64,
     /// Unfinished handshakes.
     pub half_open: u64,
+}
+
+impl Evicted {
+    /// All of them, in that order.
+    #[must_use]
+    pub fn by_kind(self) -> [u64; 4] {
+        [
+            self.untracked,
+            self.tombstones,
+            self.unanswered,
+            self.half_open,
+        ]
+    }
 }
 
 /// Memory of a shard in bytes, by when it is touched.

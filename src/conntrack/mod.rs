@@ -74,6 +74,7 @@ mod tcp;
 mod tests;
 mod timer;
 mod traffic;
+mod weed;
 
 pub use config::{PerInterface, ShardConfig, TIMEOUT_MAX, TcpPickup, Timeouts};
 pub use flow::{

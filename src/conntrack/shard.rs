@@ -19,7 +19,7 @@ use super::timer::{Beat, Timers};
 use super::traffic::{FLOWS_MAX, Records};
 use crate::clock::Tick;
 use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
-use crate::types::{Generation, InterfaceSlot, LinkId, PortSide, RuleSlot, protocol};
+use crate::types::{FlowLimits, Generation, InterfaceSlot, LinkId, PortSide, RuleSlot, protocol};
 
 /// A fixed-memory connection table that one worker owns. See the module for the layout.
 #[derive(Debug)]
@@ -102,15 +102,6 @@ impl Shard {
         let slot = self.table.find(key, hash.0)?;
         let is_live = self.table.entry(slot)?.is_live(Beat::of(now));
         is_live.then_some(FlowIndex(slot))
-    }
-
-    /// Whether an ICMP error that quotes a packet of this flow may be related to it: it is alive
-    /// and no tombstone. Asking refreshes nothing.
-    #[inline]
-    #[must_use]
-    pub fn can_relate(&self, index: FlowIndex, now: Tick) -> bool {
-        let entry = self.table.entry(index.0);
-        entry.is_some_and(|entry| entry.is_live(Beat::of(now)) && !entry.is_tombstone())
     }
 
     /// What the flow was admitted as. Of a number that is no flow: a tombstone of nobody.
@@ -233,15 +224,27 @@ impl Shard {
         self.give_way.move_to(index.0, yielded, entry.yields());
     }
 
-    /// Gives one interface a limit of its own, or (`None`) the default again. `false` if there are
-    /// too many of them, or if this shard does not count by interface ([`PerInterface`]). What an
-    /// interface has beyond a new limit stays. Not for the data path.
-    pub fn limit_interface(
-        &mut self,
-        interface: InterfaceSlot,
-        limit: Option<PerInterface>,
-    ) -> bool {
-        self.shares.set_own(interface.0, limit)
+    /// Gives these interfaces, which are in order of their slots, limits of their own, and takes
+    /// them from all others; `shards` share what an interface may have. Without effect where this
+    /// shard does not count by interface ([`PerInterface`]). What an interface has beyond a new
+    /// limit stays. Not for the path of packets.
+    pub fn limit_interfaces(&mut self, own: &[(InterfaceSlot, FlowLimits)], shards: u32) {
+        let default = self.shares.default_limit();
+        let limits = own.iter().map(|(slot, own)| {
+            let all = PerInterface {
+                max_flows: own.max_flows.unwrap_or(0),
+                new_per_second: own.new_per_second.unwrap_or(0),
+            };
+            let part = all.divided(shards);
+            let limit = PerInterface {
+                max_flows: own.max_flows.map_or(default.max_flows, |_| part.max_flows),
+                new_per_second: own
+                    .new_per_second
+                    .map_or(default.new_per_second, |_| part.new_per_second),
+            };
+            (*slot, limit)
+        });
+        self.shares.set_own(limits);
     }
 
     /// Places a fragment whose home is here.

@@ -1,13 +1,13 @@
 //! What each interface has of the table: its flows, and how fast it may open new ones.
 //!
 //! The table of interfaces has a fixed size. When it is full of interfaces that have flows or have
-//! opened some within the last second, one more interface gets no new flow: without a count its
-//! limit could not be kept.
+//! opened some within the last second, one more interface that has a limit gets no new flow:
+//! without a count its limit could not be kept.
 
 use super::config::PerInterface;
 use crate::clock::Tick;
 use crate::cpu::present;
-use crate::types::InterfaceSlot;
+use crate::types::{FlowLimits, InterfaceSlot};
 
 /// Flows for each interface that can be counted.
 const FLOWS_PER_INTERFACE: u32 = 16;
@@ -22,7 +22,7 @@ const PROBES_MAX: usize = 256;
 const FORGET_MAX: usize = 32;
 
 /// Interfaces with a limit of their own.
-const OWN_LIMITS_MAX: usize = 1 << 10;
+const OWN_LIMITS_MAX: usize = FlowLimits::INTERFACES_MAX;
 
 /// Marks a free cell.
 const NOBODY: u32 = u32::MAX;
@@ -53,6 +53,8 @@ pub(super) struct OverLimit;
 #[derive(Debug)]
 pub(super) struct Shares {
     limit: PerInterface,
+    /// Flows of the shard: a limit as high refuses nothing.
+    flows_max: u32,
     /// Limits of single interfaces, sorted.
     own: Vec<(u32, PerInterface)>,
     /// A power of two of them, or none if nothing is limited.
@@ -75,6 +77,7 @@ impl Shares {
         };
         Self {
             limit,
+            flows_max: max_flows,
             own: Vec::with_capacity(if is_counting { OWN_LIMITS_MAX } else { 0 }),
             cells: present(Share::FREE, cells),
             len: 0,
@@ -83,26 +86,22 @@ impl Shares {
         }
     }
 
-    /// Gives one interface a limit of its own, or takes it away; `false` if there are too many, or
-    /// if nothing is counted.
-    pub(super) fn set_own(&mut self, interface: u32, limit: Option<PerInterface>) -> bool {
-        let found = self.own.binary_search_by_key(&interface, |(slot, _)| *slot);
-        match (found, limit) {
-            (Ok(at), None) => drop(self.own.remove(at)),
-            (Err(_), None) => {}
-            (Ok(at), Some(limit)) => {
-                if let Some((_, own)) = self.own.get_mut(at) {
-                    *own = limit;
-                }
-            }
-            (Err(at), Some(limit)) => {
-                if self.cells.is_empty() || self.own.len() >= OWN_LIMITS_MAX {
-                    return false;
-                }
-                self.own.insert(at, (interface, limit));
-            }
-        }
-        true
+    /// Gives these interfaces, which are in order, limits of their own, and takes them from all
+    /// others. Without room for as many, or where nothing is counted, the rest have the default.
+    pub(super) fn set_own(&mut self, own: impl Iterator<Item = (InterfaceSlot, PerInterface)>) {
+        self.own.clear();
+        let room = self.own.capacity().min(OWN_LIMITS_MAX);
+        self.own
+            .extend(own.take(room).map(|(slot, limit)| (slot.0, limit)));
+        debug_assert!(
+            self.own.is_sorted_by_key(|(slot, _)| *slot),
+            "in order of their slots"
+        );
+    }
+
+    /// What an interface without a limit of its own may have.
+    pub(super) fn default_limit(&self) -> PerInterface {
+        self.limit
     }
 
     /// Counts a new flow of an interface, if it may have one more.
@@ -148,8 +147,13 @@ impl Shares {
     #[inline(never)]
     fn admit_counted(&mut self, interface: u32, now: Tick) -> Result<(), OverLimit> {
         let limit = self.limit_of(interface);
-        if self.share(interface).is_none() {
-            self.add(interface, now).ok_or(OverLimit)?;
+        if self.share(interface).is_none() && self.add(interface, now).is_none() {
+            // Without a count a limit could not be kept; where there is none, none is needed.
+            let is_unlimited = limit.max_flows == 0 || limit.max_flows >= self.flows_max;
+            return match is_unlimited && limit.new_per_second == 0 {
+                true => Ok(()),
+                false => Err(OverLimit),
+            };
         }
         let share = self.share(interface).ok_or(OverLimit)?;
         if limit.max_flows != 0 && share.flows >= limit.max_flows {

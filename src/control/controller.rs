@@ -154,7 +154,7 @@ impl Controller {
             Err(report) => return log_refused(&report),
         };
         let ControllerSetup { state, clock, .. } = &self.setup;
-        let published = match state.publish(checked.value, clock) {
+        let published = match self.publish(checked.value) {
             Ok(published) => published,
             Err(error) => {
                 return warn!(error = full(&error), %path, "policy refused; the one in force stays");
@@ -169,6 +169,19 @@ impl Controller {
             Ok(()) => info!(%generation, %path, "policy in force"),
             Err(late) => warn!(%path, "policy not yet in force everywhere: {late}"),
         }
+    }
+
+    fn publish(&self, policy: Policy) -> Result<Published, CompileError> {
+        let ControllerSetup {
+            state,
+            exchange,
+            clock,
+            ..
+        } = &self.setup;
+        let published = state.publish(policy, exchange.swept(), clock)?;
+        // Who sleeps has connections to end too, where the policy took their address.
+        exchange.wake_all();
+        Ok(published)
     }
 
     fn is_as_saved(&self) -> bool {
@@ -213,7 +226,7 @@ impl Controller {
                 warnings,
             });
         }
-        let published = state.publish(policy.clone(), clock).map_err(refuse)?;
+        let published = self.publish(policy.clone()).map_err(refuse)?;
         let Published {
             generation,
             unchanged,

@@ -9,10 +9,10 @@ use crossbeam::channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 
 use super::command::{FlowCursor, FlowsRequest};
-use super::flow_filter::{FlowMatcher, inside_end};
+use super::flow_filter::FlowMatcher;
 use crate::clock::{MonotonicClock, Tick};
 use crate::conntrack::FlowView;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{FlowSeat, Snapshot};
 use crate::types::{WorkerId, protocol};
 use crate::worker::{Exchange, FlowPage, WorkerCommand};
 
@@ -220,8 +220,7 @@ fn describe(worker: WorkerId, flow: &FlowView, snapshot: &Snapshot, links: &[Str
     }
 }
 
-/// How many live flows a snapshot would end at once: those whose address at the interface is no
-/// longer that interface's.
+/// How many live flows a snapshot would end at once: those that lose their address by it.
 ///
 /// # Errors
 /// One line where a worker does not answer.
@@ -231,17 +230,17 @@ pub(super) fn count_ended(exchange: &Exchange, next_policy: &Snapshot) -> Result
     while let Some(from) = next {
         let page = fetch_page(exchange, from)?;
         for flow in &page.rows {
-            ended += u64::from(!still_owned(flow, next_policy));
+            let seat = FlowSeat {
+                key: &flow.key,
+                inside: flow.head.inside_end(),
+                interface: flow.head.interface,
+                judged_low: flow.head.generation_low,
+            };
+            ended += u64::from(next_policy.seat(&seat).is_none());
         }
         next = after(exchange, from, &page);
     }
     Ok(ended)
-}
-
-fn still_owned(flow: &FlowView, next: &Snapshot) -> bool {
-    let (address, _) = flow.key.end(inside_end(flow));
-    let owner = next.interface_of(flow.key.link, flow.key.vlan, address);
-    owner.and_then(|owner| next.slot(owner)) == Some(flow.head.interface)
 }
 
 fn protocol_name(number: u8) -> String {

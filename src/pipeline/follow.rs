@@ -1,7 +1,7 @@
 //! The verdict for packets that follow another: fragments after their first, and ICMP errors after
 //! the packet that they quote.
 
-use super::judge::{Judge, inside_end};
+use super::judge::Judge;
 use super::outcome::{Arrival, Outcome};
 use crate::conntrack::{Admission, FlowClass, FragmentedFlow};
 use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
@@ -111,7 +111,7 @@ impl Judge<'_> {
         let hash = self.shard.hash(key);
         if let Some(index) = self.find(key, hash) {
             let head = self.shard.head(index);
-            if (*from == inside_end(&head)) != was_from_inside {
+            if (*from == head.inside_end()) != was_from_inside {
                 return false;
             }
             if !head.is_tombstone {
@@ -126,9 +126,7 @@ impl Judge<'_> {
         } else {
             (packet.addresses.destination(), Direction::Ingress)
         };
-        let owner = self
-            .snapshot
-            .interface_of(arrival.link, packet.vlan, inside);
+        let owner = self.owner(arrival.link, packet.vlan, inside);
         let ruling = owner.and_then(|owner| self.rule(owner, direction, packet, *from));
         ruling.is_some_and(|ruling| ruling.class == FlowClass::Untracked)
     }

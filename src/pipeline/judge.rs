@@ -7,7 +7,7 @@ use crate::conntrack::{
     Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, OpenError, Shard, Track,
 };
 use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport, VlanTags};
-use crate::snapshot::{Decision, InterfaceRef, Question, Snapshot};
+use crate::snapshot::{Decision, FlowSeat, InterfaceRef, Question, Snapshot};
 use crate::types::{
     Direction, DropReason, LinkId, PassReason, PortSide, RuleSlot, Verdict, protocol,
 };
@@ -155,7 +155,7 @@ impl Judge<'_> {
     pub(super) fn find(&mut self, key: &FlowKey, hash: FlowHash) -> Option<FlowIndex> {
         let index = self.shard.find(key, hash, self.now)?;
         let head = self.shard.head(index);
-        if !self.is_current(&head) && !self.refresh(index, &head, key, inside_end(&head)) {
+        if !self.is_current(&head) && !self.refresh(index, &head, key, head.inside_end()) {
             self.shard.end(index);
             return None;
         }
@@ -174,7 +174,7 @@ impl Judge<'_> {
         from: End,
     ) -> Outcome {
         let head = self.shard.head(index);
-        if (from == inside_end(&head)) != (arrival.side == PortSide::Inside) {
+        if (from == head.inside_end()) != (arrival.side == PortSide::Inside) {
             // The right numbers on the wrong port. Of a flow with an entry one end is registered
             // here and the other is not, so this is spoofed or unregistered.
             return self.stateless(packet, arrival);
@@ -306,7 +306,12 @@ impl Judge<'_> {
 
     /// The interface that owns an address. Nobody owns a group or the broadcast, even where it lies
     /// inside of a prefix that somebody owns (contract, "Direction").
-    fn owner(&self, link: LinkId, vlan: VlanTags, address: Address) -> Option<InterfaceRef> {
+    pub(super) fn owner(
+        &self,
+        link: LinkId,
+        vlan: VlanTags,
+        address: Address,
+    ) -> Option<InterfaceRef> {
         if address.is_multicast_or_broadcast() {
             return None;
         }
@@ -428,11 +433,11 @@ impl Judge<'_> {
 
     /// Holds an entry of an older generation against this one; `false` ends it.
     ///
-    /// One end has to be the same interface's still, and the other nobody's on this link. A
-    /// tracked flow then lives on, or is judged again as it was opened (`revalidate`). An untracked
-    /// one has to be untracked by now too. An unenforced one becomes what the rules make of its
-    /// opener by now: policies are tried in audit mode, and the connections of that time are not
-    /// cut when it ends.
+    /// One end has to have been the same interface's ever since, and the other nobody's on this
+    /// link ([`Snapshot::seat`]). A tracked flow then lives on, or is judged again as it was opened
+    /// (`revalidate`). An untracked one has to be untracked by now too. An unenforced one becomes
+    /// what the rules make of its opener by now: policies are tried in audit mode, and the
+    /// connections of that time are not cut when it ends.
     #[cold]
     #[inline(never)]
     fn refresh(
@@ -442,17 +447,15 @@ impl Judge<'_> {
         key: &FlowKey,
         inside_end: End,
     ) -> bool {
-        let owner = |end| {
-            let (address, _) = key.end(end);
-            self.owner(key.link, key.vlan, address)
+        let seat = FlowSeat {
+            key,
+            inside: inside_end,
+            interface: head.interface,
+            judged_low: head.generation_low,
         };
-        let Some(interface) = owner(inside_end) else {
+        let Some(interface) = self.snapshot.seat(&seat) else {
             return false;
         };
-        let is_same = self.snapshot.slot(interface) == Some(head.interface);
-        if !is_same || owner(inside_end.opposite()).is_some() {
-            return false;
-        }
         let decide = || {
             let question = opener_question(key, head);
             self.snapshot.decide(interface, head.direction, &question)
@@ -521,13 +524,6 @@ impl Judge<'_> {
 )]
 fn generation_low(snapshot: &Snapshot) -> u32 {
     snapshot.generation().0 as u32
-}
-
-pub(super) fn inside_end(head: &FlowHead) -> End {
-    match head.direction {
-        Direction::Egress => head.opener,
-        Direction::Ingress => head.opener.opposite(),
-    }
 }
 
 /// The question that the packet which opened a flow asked.

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod follow;
+mod leave;
 mod oracle;
 mod random;
 

@@ -87,6 +87,27 @@ impl<K: Point> IntervalMap<K> {
     /// The value at a point.
     #[inline]
     pub(crate) fn find(&self, point: K) -> Option<u32> {
+        let (leaf, first) = self.leaf(point)?;
+        let Node(values) = self.values.get(leaf)?;
+        prefetch(values);
+        let node = self.nodes.get(first.wrapping_add(leaf))?;
+        values.get(count_before(&node.0, point)).copied()
+    }
+
+    /// The interval that a point is in: its last point and its value.
+    pub(crate) fn interval(&self, point: K) -> Option<(K, u32)> {
+        let (leaf, first) = self.leaf(point)?;
+        let node = self.nodes.get(first.wrapping_add(leaf))?;
+        let position = count_before(&node.0, point);
+        Some((
+            *node.0.get(position)?,
+            *self.values.get(leaf)?.0.get(position)?,
+        ))
+    }
+
+    /// The node of the last level that a point's interval is in, and where that level begins.
+    #[inline]
+    fn leaf(&self, point: K) -> Option<(usize, usize)> {
         let (last, inner) = self.offsets.get(..usize::from(self.levels))?.split_last()?;
         // The position inside a level is the node of the next one.
         let mut position = 0_usize;
@@ -96,10 +117,7 @@ impl<K: Point> IntervalMap<K> {
                 .wrapping_mul(NODE_KEYS)
                 .wrapping_add(count_before(&node.0, point));
         }
-        let Node(values) = self.values.get(position)?;
-        prefetch(values);
-        let node = self.nodes.get((*last as usize).wrapping_add(position))?;
-        values.get(count_before(&node.0, point)).copied()
+        Some((position, *last as usize))
     }
 
     /// Bytes on the heap.
@@ -270,6 +288,8 @@ mod tests {
             for point in points.iter().chain(&ends) {
                 let expected = ends.iter().position(|end| end >= point).unwrap();
                 prop_assert_eq!(map.find(*point), Some(expected as u32));
+                let interval = Some((ends[expected], expected as u32));
+                prop_assert_eq!(map.interval(*point), interval);
             }
         }
     }

@@ -1,12 +1,14 @@
 //! The words that every module shares: ids, indexes, directions and verdicts. No logic of its own.
 
 mod id;
+mod limits;
 mod verdict;
 
 pub use id::{
     Generation, GroupId, InterfaceId, InterfaceSlot, LinkId, PrefixListId, RuleId, RuleSlot,
     WorkerId,
 };
+pub use limits::FlowLimits;
 pub use verdict::{Direction, DropReason, PassReason, PortSide, Verdict};
 
 /// IP protocol numbers (IANA "Assigned Internet Protocol Numbers") that the code names.

@@ -23,6 +23,7 @@
 
 mod chunks;
 mod commands;
+mod departures;
 mod doorbell;
 mod exchange;
 mod idle;

@@ -9,7 +9,7 @@ use crate::packet::build;
 use crate::pipeline::{LinkRules, PipelineConfig, Steering};
 use crate::policy::{self, KnownLinks};
 use crate::port::{ChunkAddr, MemoryFrames, MemoryPort};
-use crate::snapshot::Publisher;
+use crate::snapshot::{Publisher, Snapshot};
 use crate::sync::Arc;
 use crate::telemetry::CounterView;
 use crate::types::{DropReason, Generation, LinkId, PortSide, WorkerId};
@@ -33,6 +33,7 @@ struct Rig {
     exchange: Arc<Exchange>,
     chunks: usize,
     publisher: Publisher,
+    compiler: Compiler,
     now: Tick,
 }
 
@@ -47,14 +48,8 @@ struct Shape {
 
 /// All traffic of a test: the frames are written before the memory is shared.
 fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
-    let source = Source::new("test.toml", POLICY);
-    let links = ["link".to_owned()];
-    let policy = policy::parse(&source, KnownLinks::Names(&links))
-        .unwrap()
-        .value;
-    let snapshot = Compiler::new()
-        .compile(&policy, &["link"], Generation(1))
-        .unwrap();
+    let mut compiler = Compiler::new();
+    let snapshot = compile(&mut compiler, POLICY, Generation(1));
     let (publisher, readers) = Publisher::new(Arc::new(snapshot), shape.workers);
     let mut memory = MemoryFrames::new(shape.chunks, CHUNK_SIZE);
     // Every chunk holds one of the frames; what a chunk holds is what arrives in it.
@@ -114,8 +109,16 @@ fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
         exchange,
         chunks,
         publisher,
+        compiler,
         now: Tick::from_seconds(1),
     }
+}
+
+fn compile(compiler: &mut Compiler, text: &str, generation: Generation) -> Snapshot {
+    let source = Source::new("test.toml", text);
+    let policy = policy::parse(&source, KnownLinks::Names(&["link".to_owned()]));
+    let policy = policy.unwrap().value;
+    compiler.compile(&policy, &["link"], generation).unwrap()
 }
 
 fn shard(seed: u64) -> Shard {
@@ -336,7 +339,7 @@ fn a_new_policy_is_live_after_one_turn_of_each_worker() {
     };
     let mut rig = rig(&shape, &datagrams(4));
     rig.turn();
-    let next = crate::snapshot::Snapshot::empty(Generation(2));
+    let next = Snapshot::empty(Generation(2));
     rig.publisher.publish(Arc::new(next));
     assert!(rig.publisher.wait_live(std::time::Duration::ZERO).is_err());
     rig.turn();
@@ -346,6 +349,39 @@ fn a_new_policy_is_live_after_one_turn_of_each_worker() {
     rig.settle();
     assert_eq!(rig.check_ledger(), (arrived, 0, arrived));
     assert_eq!(rig.dropped(DropReason::Unregistered), arrived);
+}
+
+#[test]
+fn connections_of_an_interface_that_left_end_without_a_packet_a_few_slots_a_turn() {
+    let frames = datagrams(300);
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 1,
+        with_queues: 1,
+        chunks: 512,
+        inbox_frames: 64,
+        transmit_max: 512,
+    };
+    let mut rig = rig(&shape, &frames);
+    rig.arrive(0, 300, len);
+    rig.settle();
+    let flows = |rig: &Rig| rig.views()[0].gauges.flows;
+    assert_eq!(flows(&rig), 300);
+    let now = Tick::from_seconds(1);
+    assert!(!rig.workers[0].end_departed(now), "nothing has left");
+    for text in [POLICY.replace("10.0.0.1", "10.0.0.2"), POLICY.to_owned()] {
+        let generation = rig.publisher.current().generation().next();
+        let next = compile(&mut rig.compiler, &text, generation);
+        rig.publisher.publish(Arc::new(next));
+    }
+    let mut left = Vec::new();
+    while rig.workers[0].end_departed(now) {
+        rig.workers[0].store_counters();
+        left.push(flows(&rig));
+        assert_eq!(rig.exchange.swept().0, if flows(&rig) == 0 { 3 } else { 0 });
+    }
+    assert_eq!(left, [172, 44, 0], "so many slots a turn, and not one more");
+    assert!(!rig.workers[0].end_departed(now));
 }
 
 #[test]

@@ -298,7 +298,7 @@ impl Model {
         verdicts
     }
 
-    /// The connections of a key that may still be in the gateway's table, held against the policy
+    /// The connections of a key that may still be in the gateway's table, held against the rules
     /// in force as the table holds them: when a packet asks for them.
     fn known(
         &mut self,
@@ -318,13 +318,10 @@ impl Model {
             if known.generation == version.generation {
                 return true;
             }
-            let owner = |end| version.owner(seen.link, key.vlan, key.end(end).0);
-            let Some((interface, serial)) = owner(known.inside) else {
+            let (inside, _) = key.end(known.inside);
+            let Some((interface, _)) = version.owner(seen.link, key.vlan, inside) else {
                 return false;
             };
-            if serial != known.serial || owner(known.inside.opposite()).is_some() {
-                return false;
-            }
             known.generation = version.generation;
             if known.answer == Answer::Tracked && keeps {
                 return true;
@@ -488,6 +485,24 @@ impl Model {
             return Verdicts::pass(PassReason::Exempt);
         }
         Verdicts::drop(DropReason::Spoofed)
+    }
+
+    /// A policy comes into force: connections end with the interface or the address that they were
+    /// of, and with a far end that is registered from now on, whether a packet asks or not.
+    pub(crate) fn publish(&mut self, version: &Version) {
+        self.connections.retain(|key, known| {
+            let owner = |end| version.owner(key.link.index(), key.vlan, key.end(end).0);
+            known.retain(|known| {
+                let is_same = owner(known.inside).is_some_and(|(_, serial)| serial == known.serial);
+                is_same && owner(known.inside.opposite()).is_none()
+            });
+            !known.is_empty()
+        });
+    }
+
+    /// Whether the table may have a connection of this key.
+    pub(crate) fn may_have(&self, key: &FlowKey) -> bool {
+        self.connections.contains_key(key)
     }
 
     /// Forgets those that cannot be alive any more.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
-use portcullis::conntrack::TcpPickup;
-use portcullis::conntrack::{FlowView, Fragments};
+use portcullis::conntrack::{FlowView, Fragments, TcpPickup};
 use portcullis::packet::{FlowKey, Parsed};
 use portcullis::port::FrameMemory;
 use portcullis::snapshot::Publisher;
@@ -67,6 +66,7 @@ pub(crate) struct Summary {
     pub(crate) given_up: u64,
     pub(crate) generations: u64,
     pub(crate) sleeps: u64,
+    pub(crate) ended: u64,
     /// Pieces of datagrams that came before their first, and pieces that passed.
     pub(crate) waited: u64,
     pub(crate) pieces_passed: u64,
@@ -99,6 +99,8 @@ pub(crate) struct World {
     rig: Rig,
     compiler: Compiler,
     publisher: Publisher,
+    /// The document in force.
+    document: String,
     version: Version,
     model: Model,
     traffic: Traffic,
@@ -112,6 +114,8 @@ pub(crate) struct World {
     asleep: Vec<Option<Tick>>,
     views: Vec<CounterView>,
     sleeps: u64,
+    /// Connections that ended because their address left, and no packet told.
+    ended: u64,
     steps: u64,
     tape_left: bool,
 }
@@ -149,6 +153,7 @@ impl World {
             rig,
             compiler,
             publisher,
+            document: text,
             version: Version::new(first, policy, None),
             model: Model::new(manners, quota),
             traffic,
@@ -157,6 +162,7 @@ impl World {
             asleep: vec![None; workers],
             views: vec![CounterView::default(); workers],
             sleeps: 0,
+            ended: 0,
             steps: 0,
             tape_left: true,
         }
@@ -182,6 +188,9 @@ impl World {
         match self.asleep[worker] {
             Some(since) => self.maybe_wake(worker, since),
             None => self.turn(worker),
+        }
+        if self.asleep[worker].is_none() && self.random.once_in(4) {
+            self.end_departed(worker);
         }
         for worker in 0..usize::from(self.shape.with_queues) {
             if !self.random.once_in(3) {
@@ -503,28 +512,17 @@ impl World {
                 Some(FlowKey::of(link_id(coming.link), &packet)?.0)
             })
             .collect();
-        let flows = self.flows(worker);
-        for flow in flows.iter().filter(|flow| keys.contains(&flow.key)) {
-            eprintln!("{flow:?}");
-        }
+        self.each_flow(worker, |flow| {
+            if keys.contains(&flow.key) {
+                eprintln!("{flow:?}");
+            }
+        });
     }
 
     /// A worker's live flows.
     fn flows(&mut self, worker: usize) -> Vec<FlowView> {
         let mut flows = Vec::new();
-        let mut cursor = Some(0);
-        while let Some(from) = cursor {
-            let (reply, answer) = crossbeam::channel::bounded(1);
-            let command = WorkerCommand::Flows(FlowPage::new(from), reply);
-            self.rig
-                .exchange
-                .command(worker_id(worker), command)
-                .unwrap();
-            self.rig.workers[worker].answer_commands(self.now);
-            let page = answer.recv().unwrap();
-            flows.extend(page.rows.iter().copied());
-            cursor = page.next;
-        }
+        self.each_flow(worker, |flow| flows.push(*flow));
         flows
     }
 
@@ -583,20 +581,77 @@ impl World {
         origin
     }
 
+    /// Puts another policy in force; sometimes for no longer than it takes to take it back.
     fn publish(&mut self) {
-        let text = policies::document(&mut self.random, self.shape.links);
+        let former = self.document.clone();
+        let next = policies::document(&mut self.random, self.shape.links);
+        self.publish_document(next);
+        if self.random.once_in(3) {
+            self.publish_document(former);
+        }
+    }
+
+    fn publish_document(&mut self, text: String) {
         let policy = policies::read(&text, self.shape.links);
         let generation = self.version.generation.next();
         let links = &LINKS[..self.shape.links];
+        self.compiler.forget_changes(self.rig.exchange.swept());
         let snapshot = self.compiler.compile(&policy, links, generation).unwrap();
         self.publisher.publish(Arc::new(snapshot));
+        self.document = text;
         self.version = Version::new(generation, policy, Some(&self.version));
+        self.model.publish(&self.version);
         let awake = |worker: &usize| self.asleep[*worker].is_none();
         let expected: Vec<_> = (0..self.asleep.len())
             .filter(awake)
             .map(worker_id)
             .collect();
         assert_eq!(self.publisher.stragglers(), expected, "who has yet to turn");
+    }
+
+    /// A worker goes through some of its table for connections that have lost their address.
+    fn end_departed(&mut self, worker: usize) {
+        let before = self.view(worker).gauges.flows;
+        let (now, turned) = (self.now, &mut self.rig.workers[worker]);
+        let mut is_under_way = false;
+        let allocations = count_allocations(|| {
+            is_under_way = turned.end_departed(now);
+            turned.store_counters();
+        });
+        assert_eq!(allocations, 0, "it allocates");
+        self.views[worker].gauges = self.view(worker).gauges;
+        self.ended += before - self.views[worker].gauges.flows;
+        let swept = self.rig.workers[worker].swept();
+        let current = self.publisher.current();
+        if !is_under_way {
+            assert!(swept >= current.owners_changed(), "it is not through");
+            for key in self.flows_of(worker) {
+                assert!(self.model.may_have(&key), "over, and in the table: {key:?}");
+            }
+        }
+    }
+
+    /// The keys of the flows that a worker has.
+    fn flows_of(&mut self, worker: usize) -> Vec<FlowKey> {
+        let mut keys = Vec::new();
+        self.each_flow(worker, |flow| keys.push(flow.key));
+        keys
+    }
+
+    fn each_flow(&mut self, worker: usize, mut visit: impl FnMut(&FlowView)) {
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let (reply, answer) = crossbeam::channel::bounded(1);
+            let command = WorkerCommand::Flows(FlowPage::new(from), reply);
+            self.rig
+                .exchange
+                .command(worker_id(worker), command)
+                .unwrap();
+            self.rig.workers[worker].answer_commands(self.now);
+            let page = answer.recv().unwrap();
+            page.rows.iter().for_each(&mut visit);
+            cursor = page.next;
+        }
     }
 
     fn view(&self, worker: usize) -> CounterView {
@@ -671,6 +726,7 @@ impl World {
             sleeps: self.sleeps,
             waited: self.waited,
             pieces_passed: self.pieces_passed,
+            ended: self.ended,
             ..Summary::default()
         };
         for view in &self.views {

@@ -1,6 +1,7 @@
 //! A full table: who gives way, who never does, and what an interface may have of it.
 
 use super::*;
+use crate::types::FlowLimits;
 
 const SERVER: (u32, u16) = (0xc000_0201, 443);
 
@@ -254,24 +255,85 @@ fn interface_opens_no_more_than_its_rate() {
     shard.check();
 }
 
+/// Opens flows of an interface until one is refused; how many there were.
+fn fill(shard: &mut Shard, interface: u32, at: u64) -> usize {
+    let open = |number: &u32| open_of(shard, interface, *number, seconds(at)).is_ok();
+    (0..100).take_while(open).count()
+}
+
 #[test]
-fn one_interface_can_have_a_limit_of_its_own() {
-    let mut shard = limited(u32::MAX, 0);
-    let own = PerInterface {
-        max_flows: 2,
-        new_per_second: 0,
+fn interfaces_can_have_limits_of_their_own_and_lose_them() {
+    let slot = InterfaceSlot;
+    let own = |max_flows, new_per_second| FlowLimits {
+        max_flows,
+        new_per_second,
     };
-    assert!(shard.limit_interface(InterfaceSlot(7), Some(own)));
-    for number in 0..4 {
-        let opened = open_of(&mut shard, 7, number, seconds(1));
-        assert_eq!(opened.is_ok(), number < 2);
-        open_of(&mut shard, 8, number, seconds(1)).unwrap();
-    }
-    assert!(shard.limit_interface(InterfaceSlot(7), None));
-    open_of(&mut shard, 7, 9, seconds(1)).unwrap();
+    let mut shard = limited(6, 50);
+    let limits = [
+        (slot(7), own(Some(2), None)),
+        (slot(8), own(Some(0), None)),
+        (slot(9), own(None, Some(3))),
+        (slot(70_000), own(Some(9), Some(0))),
+    ];
+    shard.limit_interfaces(&limits, 1);
+    let filled = [6, 7, 8, 9, 70_000].map(|interface| fill(&mut shard, interface, 1));
+    assert_eq!(filled, [6, 2, 50, 3, 9], "what is not set is as for all");
+    assert_eq!(shard.stats().limited, 5);
+    // What it has beyond a new limit stays.
+    shard.limit_interfaces(&[(slot(8), own(Some(1), None))], 1);
+    assert_eq!(
+        open_of(&mut shard, 8, 99, seconds(3)),
+        Err(OpenError::Limit)
+    );
+    assert!(open_of(&mut shard, 7, 99, seconds(3)).is_ok());
+    // Each of four shards gives a quarter, rounded up.
+    let mut shard = limited(6, 0);
+    shard.limit_interfaces(&[(slot(7), own(Some(10), None))], 4);
+    assert_eq!(
+        [6, 7].map(|interface| fill(&mut shard, interface, 1)),
+        [6, 3]
+    );
     shard.check();
-    let mut unlimited = limited(0, 0);
-    assert!(!unlimited.limit_interface(InterfaceSlot(7), Some(own)));
+}
+
+#[test]
+fn a_limit_that_comes_later_counts_what_was_there_before() {
+    let config = ShardConfig {
+        per_interface: PerInterface::COUNTED,
+        ..config(10_000)
+    };
+    let mut shard = Shard::new(&config, seconds(1));
+    for number in 0..20 {
+        open_of(&mut shard, 7, number, seconds(1)).unwrap();
+    }
+    let own = FlowLimits {
+        max_flows: Some(21),
+        new_per_second: None,
+    };
+    shard.limit_interfaces(&[(InterfaceSlot(7), own)], 1);
+    open_of(&mut shard, 7, 20, seconds(1)).unwrap();
+    assert_eq!(
+        open_of(&mut shard, 7, 21, seconds(1)),
+        Err(OpenError::Limit)
+    );
+    shard.check();
+}
+
+#[test]
+fn interfaces_without_a_limit_are_not_refused_for_want_of_a_count() {
+    let config = ShardConfig {
+        per_interface: PerInterface::COUNTED,
+        ..config(10_000)
+    };
+    let mut shard = Shard::new(&config, seconds(1));
+    for interface in 0..2_000 {
+        open_of(&mut shard, interface, 0, seconds(1)).unwrap();
+    }
+    for interface in 0..2_000 {
+        let flow = find(&shard, &udp((interface, 0), (0, 53)), seconds(1)).unwrap();
+        shard.end(flow);
+    }
+    assert!(shard.is_empty());
 }
 
 #[test]

@@ -208,21 +208,6 @@ fn dead_flow_is_dead_for_two_years_without_a_sweep() {
 }
 
 #[test]
-fn only_a_live_flow_relates_to_errors() {
-    let mut shard = shard(4);
-    let tcp = |flags, sequence| {
-        let transport = Transport::Tcp(segment(flags, sequence, 0));
-        packet(v4(1, 2), protocol::TCP, transport)
-    };
-    let index = open(&mut shard, &tcp(TcpFlags::SYN, 0), seconds(0)).unwrap();
-    assert!(shard.can_relate(index, seconds(29)));
-    assert!(!shard.can_relate(index, seconds(31)));
-    track(&mut shard, &tcp(TcpFlags::RST, 1), seconds(0)).unwrap();
-    assert!(!shard.can_relate(index, seconds(1)));
-    assert!(!shard.can_relate(FlowIndex(3), seconds(1)));
-}
-
-#[test]
 fn untracked_flow_is_stopped_by_nothing() {
     let mut config = config(4);
     config.tcp_strict = true;

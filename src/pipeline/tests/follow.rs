@@ -221,6 +221,39 @@ fn an_error_neither_refreshes_a_flow_nor_relates_to_a_tombstone() {
 }
 
 #[test]
+fn a_neighbor_inside_sends_no_error_about_what_came_from_inside() {
+    let two = format!("{UDP}[interfaces.dns-2]\naddresses = [\"10.0.0.2\"]\ngroups = [\"dns\"]\n");
+    let mut world = World::new(&two);
+    world.passes(Outside, &query(), PassReason::Rule);
+    let reply = query().reversed();
+    world.passes(Inside, &reply, PassReason::Tracked);
+    // It is to who sent the quoted packet, but that went the other way.
+    let neighbor = unreachable("10.0.0.2", "10.0.0.1", &reply);
+    world.drops(Inside, &neighbor, DropReason::NoRule);
+}
+
+#[test]
+fn an_error_about_an_error_or_a_later_fragment_relates_to_nothing() {
+    // Everything is open here, so that what is quoted would pass untracked.
+    let mut world = World::new(&OPEN.replace("\"tcp\", ports = 80", "\"udp\""));
+    let query = build::v4("192.0.2.9", "10.0.0.1").udp(4000, 53);
+    world.passes(Outside, &query, PassReason::Untracked);
+    let reply = query.reversed();
+    let about = |quoted: &FrameBuilder| unreachable("203.0.113.1", "10.0.0.1", quoted);
+    world.passes(Outside, &about(&reply), PassReason::Related);
+    let error = unreachable("10.0.0.1", "192.0.2.9", &reply);
+    world.drops(Outside, &about(&error), DropReason::NoRule);
+    let pieces = reply.payload_len(100);
+    world.passes(
+        Outside,
+        &about(&pieces.clone().fragment(7, 0, true)),
+        PassReason::Related,
+    );
+    let later = about(&pieces.fragment(7, 48, false));
+    world.drops(Outside, &later, DropReason::NoRule);
+}
+
+#[test]
 fn an_error_about_an_untracked_flow_needs_no_entry() {
     let mut world = World::new(OPEN);
     let reply = request().reversed().ack();

@@ -4,6 +4,7 @@ mod attacks;
 mod follow;
 mod oracle;
 mod random;
+mod story;
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! The words that every module shares: ids, indexes, directions and verdicts. No logic of its own.
 
 mod id;
+#[cfg(test)]
+pub(crate) mod shorten;
 mod verdict;
 
 pub use id::{

@@ -1,8 +1,7 @@
 //! Random packets of a tiny universe under changing policies, through the pipeline and through the
-//! oracle. A failure prints the last steps and becomes a file of tests/regressions/pipeline, as short
-//! as it can be made, which is run again from then on. `SEED=n` runs another world, `SEEDS=n` so
-//! many from it on.
-#![expect(clippy::print_stderr, reason = "a failure names its seed")]
+//! oracle. A failure tells the last steps and becomes a file of tests/regressions/pipeline, as
+//! short as it can be made, which is run again from then on (story.rs). `SEED=n` runs another
+//! world, `SEEDS=n` so many from it on.
 
 use std::collections::{HashMap, HashSet};
 

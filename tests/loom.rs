@@ -126,8 +126,8 @@ fn cell(lives: &Arc<Lives>) -> (Publisher<Snapshot>, SnapshotReader<Snapshot>) {
     (publisher, readers.pop().unwrap())
 }
 
-/// Fails with `Relaxed` for the `Release` of `publish` or the `Acquire` of `load`, for the `Release`
-/// of `load`'s report or the `Acquire` of `reports`, and with `<=` for `<` in `retire`.
+/// Fails with `Relaxed` for the `Release` of `publish` or the `Acquire` of `load`, for the
+/// `Release` of `load`'s report or the `Acquire` of `reports`, and with `<=` for `<` in `retire`.
 #[test]
 fn what_a_worker_reads_is_not_freed() {
     check(|| {

@@ -74,6 +74,10 @@ impl Judge<'_> {
         };
         let needs_entry = ruling.class == FlowClass::Tracked;
         match admission {
+            // Between hosts of the link: its first one opened nothing either.
+            Admission::Open if !self.has_entry(packet, arrival, from, ruling) => {
+                self.outcome(interface, direction, ruling)
+            }
             Admission::Open if needs_entry => {
                 self.denied(interface, direction, DropReason::Fragment)
             }

@@ -323,7 +323,13 @@ impl Judge<'_> {
     ///   spoofed, and what comes back from inside is that host's egress: nothing is a reply.
     /// - Seen first by a reply, which only untracked flows let pass: states and counters are told
     ///   from the opener's packets. Untracked flows need no entry.
-    fn has_entry(&self, packet: &IpPacket, arrival: Arrival, from: End, ruling: Ruling) -> bool {
+    pub(super) fn has_entry(
+        &self,
+        packet: &IpPacket,
+        arrival: Arrival,
+        from: End,
+        ruling: Ruling,
+    ) -> bool {
         let is_local = arrival.side == PortSide::Inside && {
             let destination = packet.addresses.destination();
             self.owner(arrival.link, packet.vlan, destination).is_some()

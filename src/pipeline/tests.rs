@@ -5,6 +5,7 @@ mod follow;
 mod leave;
 mod oracle;
 mod random;
+mod story;
 
 use std::time::Duration;
 

@@ -2,6 +2,8 @@
 
 mod id;
 mod limits;
+#[cfg(test)]
+pub(crate) mod shorten;
 mod verdict;
 
 pub use id::{

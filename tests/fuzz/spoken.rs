@@ -92,7 +92,7 @@ fn say(who: u8, what: u8, [a, b, c, d]: [u8; 4]) -> FrameBuilder {
         3 => frame.icmp(a, b, [0, c, 0, d]),
         4 => {
             // About what the one who is told has said.
-            let quoted = say(who ^ 16, b & 0xf8 | b % 3, [a, b, c, d]);
+            let quoted = say(who ^ 16, (b & 0xf8) | (b % 3), [a, b, c, d]);
             frame.icmp_error(a, d & 7, &quoted)
         }
         5 => frame.protocol(a),

@@ -285,6 +285,15 @@ impl Traffic {
                 again.origin = Origin::Noise;
                 self.push(again);
             }
+            7 if random.once_in(2) => {
+                // Between two hosts of the link, in pieces.
+                let [from, to] = [0; 2].map(|_| address(&host(link, random.below(HOSTS))[0]));
+                let frame = build::between(from, to).udp(random.port(1, 9000), 53);
+                let id = self.next_datagram();
+                for bytes in frame.payload_len(40).fragments(id, 24) {
+                    self.push_noise(link, PortSide::Inside, bytes);
+                }
+            }
             7 => self.push_noise(link, side, unregistered(random, link).build()),
             8 => self.push_noise(link, side, exempt(random, link).build()),
             9 | 10 => self.piece(random),

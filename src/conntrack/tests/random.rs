@@ -78,21 +78,6 @@ fn a_sequence_is_read_as_it_was_written() {
     assert_eq!(format!("{read:?}"), format!("{sequence:?}"));
 }
 
-#[test]
-fn a_failure_is_made_as_short_as_it_can_be() {
-    let steps = [Step::Expire; 50].into_iter().chain([Step::Scan; 3]);
-    let sequence = Sequence {
-        steps: steps.collect(),
-        ..settings(1)
-    };
-    let scans = |sequence: &Sequence| {
-        let is_scan = |step: &&Step| matches!(step, Step::Scan);
-        sequence.steps.iter().filter(is_scan).count()
-    };
-    let shortest = sequence.shortest(|sequence| scans(sequence) >= 2);
-    assert_eq!((shortest.steps.len(), scans(&shortest)), (2, 2));
-}
-
 /// The shard of a seed.
 fn settings(seed: u64) -> Sequence {
     // Some tables are so small that flows give way all the time.

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::str::{FromStr, SplitWhitespace};
 
 use super::*;
+use crate::types::shorten::shortest;
 
 /// What a packet is, beside its addresses and ports.
 #[derive(Clone, Copy, Debug)]
@@ -68,29 +69,15 @@ pub(super) struct Sequence {
 /// Letters of TCP's flags from the lowest bit.
 const FLAGS: &str = "FSRPAUEC";
 
-/// Steps run while a failure is made shorter, at most.
-const SHORTEN_STEPS_MAX: usize = 20_000_000;
-
 impl Sequence {
     /// Without the steps that the failure does not need.
-    pub(super) fn shortest(mut self, fails: impl Fn(&Self) -> bool) -> Self {
-        let mut budget = SHORTEN_STEPS_MAX;
-        let mut len = self.steps.len().div_ceil(2);
-        while len > 0 {
-            let mut from = 0;
-            while from < self.steps.len() && budget > self.steps.len() {
-                let mut shorter = self.clone();
-                let end = (from + len).min(shorter.steps.len());
-                shorter.steps.drain(from..end);
-                budget -= shorter.steps.len().max(1);
-                match fails(&shorter) {
-                    true => self = shorter,
-                    false => from = end,
-                }
-            }
-            len /= 2;
-        }
-        self
+    pub(super) fn shortest(self, fails: impl Fn(&Self) -> bool) -> Self {
+        let with = |steps: &[Step]| Self {
+            steps: steps.to_vec(),
+            ..self
+        };
+        let steps = shortest(self.steps.clone(), |steps| fails(&with(steps)));
+        with(&steps)
     }
 
     /// Writes it where the next run of the tests finds it.

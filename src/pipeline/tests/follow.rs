@@ -90,6 +90,17 @@ fn early_fragments_wait_and_pass_once_the_first_has() {
 }
 
 #[test]
+fn fragments_between_hosts_of_the_link_pass_like_their_first() {
+    let policy = UDP.replace("egress = []", "");
+    let mut world = World::new(&policy.replace("\"10.0.0.1\",", "\"10.0.0.1\", \"10.0.0.2\","));
+    // Such packets have no entry: what comes back is no reply.
+    let datagram = build::v4("10.0.0.1", "10.0.0.2").protocol(47);
+    for piece in datagram.payload_len(100).fragments(7, 48) {
+        assert_eq!(world.bytes(Inside, &piece), RULE);
+    }
+}
+
+#[test]
 fn a_fragmented_reply_passes_where_no_rule_would_let_it() {
     let mut world = World::new(UDP);
     world.passes(Outside, &query(), PassReason::Rule);

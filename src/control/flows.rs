@@ -12,7 +12,7 @@ use super::command::{FlowCursor, FlowsRequest};
 use super::flow_filter::{FlowMatcher, inside_end};
 use crate::clock::{MonotonicClock, Tick};
 use crate::conntrack::FlowView;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Decision, InterfaceRef, Question, Snapshot};
 use crate::types::{WorkerId, protocol};
 use crate::worker::{Exchange, FlowPage, WorkerCommand};
 
@@ -220,28 +220,65 @@ fn describe(worker: WorkerId, flow: &FlowView, snapshot: &Snapshot, links: &[Str
     }
 }
 
-/// How many live flows a snapshot would end at once: those whose address at the interface is no
-/// longer that interface's.
+/// What a policy would do to live flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FlowEffects {
+    /// Flows that end at once: their address at the interface is no longer that interface's.
+    pub(super) ended: u64,
+    /// Others that the rules would no longer admit.
+    pub(super) refused: u64,
+}
+
+/// Counts what a snapshot would do to live flows.
 ///
 /// # Errors
 /// One line where a worker does not answer.
-pub(super) fn count_ended(exchange: &Exchange, next_policy: &Snapshot) -> Result<u64, String> {
-    let mut ended = 0;
+pub(super) fn count_effects(
+    exchange: &Exchange,
+    next_policy: &Snapshot,
+) -> Result<FlowEffects, String> {
+    let mut effects = FlowEffects::default();
     let mut next = Some(FlowCursor::default());
+    // Bound: the slots of all shards.
     while let Some(from) = next {
         let page = fetch_page(exchange, from)?;
-        for flow in &page.rows {
-            ended += u64::from(!still_owned(flow, next_policy));
+        for flow in page.rows.iter().filter(|flow| !flow.head.is_tombstone) {
+            match owner_in(flow, next_policy) {
+                None => effects.ended += 1,
+                Some(interface) => {
+                    let question = opener_question(flow);
+                    let direction = flow.head.direction;
+                    let decision = next_policy.decide(interface, direction, &question);
+                    effects.refused += u64::from(decision == Decision::Deny);
+                }
+            }
         }
         next = after(exchange, from, &page);
     }
-    Ok(ended)
+    Ok(effects)
 }
 
-fn still_owned(flow: &FlowView, next: &Snapshot) -> bool {
+/// The flow's interface, if it still owns the address that the flow has there.
+fn owner_in(flow: &FlowView, next: &Snapshot) -> Option<InterfaceRef> {
     let (address, _) = flow.key.end(inside_end(flow));
-    let owner = next.interface_of(flow.key.link, flow.key.vlan, address);
-    owner.and_then(|owner| next.slot(owner)) == Some(flow.head.interface)
+    let owner = next.interface_of(flow.key.link, flow.key.vlan, address)?;
+    (next.slot(owner) == Some(flow.head.interface)).then_some(owner)
+}
+
+/// What the packet that opened a flow asked.
+fn opener_question(flow: &FlowView) -> Question {
+    let (remote, _) = flow.key.end(inside_end(flow).opposite());
+    let (_, asked_port) = flow.key.end(flow.head.opener.opposite());
+    let service = match flow.key.protocol {
+        // Of a query the answering end's port is the type.
+        protocol::ICMP | protocol::ICMPV6 => asked_port << 8 | u16::from(flow.head.query_code),
+        _ => asked_port,
+    };
+    Question {
+        remote,
+        protocol: flow.key.protocol,
+        service,
+    }
 }
 
 fn protocol_name(number: u8) -> String {

@@ -1,6 +1,5 @@
 //! `portcullis diff` as people and scripts use it: its lines, its JSON, its exit codes.
 #![cfg(test)]
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -2,8 +2,8 @@
 //! of its rules and addresses; past a limit the comparison says so and gives no answer, since part
 //! of one would look like all of it.
 
-/// Most ranges of addresses that one comparison looks at: a second or two of work.
-const WORK_MAX: u64 = 1 << 29;
+/// Most ranges of addresses that one comparison looks at: a few seconds of work.
+const WORK_MAX: u64 = 1 << 28;
 /// Most ranges and prefixes that the differences have: about 200 MB at most.
 const KEPT_MAX: u64 = 1 << 22;
 

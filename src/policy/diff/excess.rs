@@ -11,7 +11,7 @@
 use super::axis::{Families, Span};
 use super::budget::{Budget, DiffError};
 use super::peers::{Peers, SetId};
-use super::ranges::{AddressSet, Ranges};
+use super::ranges::{AddressSet, Ranges, SORT_COST};
 use super::rules::Piece;
 use crate::sync::Arc;
 
@@ -208,6 +208,7 @@ fn by_family(
     peers: &mut Peers<'_>,
     budget: &mut Budget,
 ) -> Result<(Sets, Sets), DiffError> {
+    budget.work(pieces.len().saturating_mul(SORT_COST))?;
     let mut of = |other: Families| -> Result<Sets, DiffError> {
         let reaching = pieces.iter().filter(|piece| piece.families != other);
         let mut ids: Vec<SetId> = reaching.map(|piece| piece.set).collect();

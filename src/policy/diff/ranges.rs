@@ -10,6 +10,8 @@ use super::budget::{Budget, DiffError};
 
 /// How much longer the other list has to be before it is searched instead of walked through.
 const SEARCH_RATIO: usize = 16;
+/// What sorting a range costs, against looking at it.
+pub(super) const SORT_COST: usize = 4;
 /// Covers that are taken away one by one, however large they are.
 const COVERS_ONE_BY_ONE: usize = 4;
 
@@ -58,7 +60,7 @@ impl<K> Default for Ranges<K> {
 impl<K: Point> Ranges<K> {
     /// The set of ranges in any order, overlapping or not.
     pub(super) fn new(mut ranges: Vec<(K, K)>, budget: &mut Budget) -> Result<Self, DiffError> {
-        budget.work(ranges.len())?;
+        budget.work(ranges.len().saturating_mul(SORT_COST))?;
         ranges.sort_unstable();
         let mut merged: Vec<(K, K)> = Vec::with_capacity(ranges.len());
         for (from, to) in ranges {

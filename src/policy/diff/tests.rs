@@ -361,3 +361,32 @@ fn what_would_cost_too_much_is_refused_whole() {
     );
     assert!(!compare(10_000, 1000).unwrap().same);
 }
+
+/// Where the work of a comparison depends on what differs, not on what there is.
+#[test]
+fn a_small_change_of_a_large_policy_is_little_work() {
+    use crate::compile::sample;
+    let size = sample::Size {
+        rules: 10_000,
+        interfaces: 10_000,
+    };
+    let old = sample::policy(size, 1);
+    let mut new = old.clone();
+    // A group of a tier, the group that reaches everything, and an interface.
+    for index in [10, 1] {
+        let group = Arc::make_mut(&mut new.groups[index]);
+        group.ingress.remove(0);
+    }
+    new.interfaces.pop();
+    let budget = || Budget::with(3_000_000, 10_000);
+    let forth = compare([&old, &new], budget()).unwrap();
+    assert!(
+        forth.losing > 100 && forth.gaining == 0,
+        "{}",
+        forth.summary()
+    );
+    let back = compare([&new, &old], budget()).unwrap();
+    assert_eq!((forth.losing, forth.gaining), (back.gaining, back.losing));
+    let same = compare([&old, &old.clone()], Budget::with(200_000, 0)).unwrap();
+    assert!(same.same);
+}

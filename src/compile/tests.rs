@@ -9,6 +9,7 @@ use crate::packet::{Address, VlanTags};
 use crate::policy::InterfaceLink;
 use crate::snapshot::{Decision, InterfaceRef, Question};
 
+mod diff;
 mod history;
 mod semantics;
 mod worlds;

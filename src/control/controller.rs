@@ -17,8 +17,9 @@ use super::publish::{PolicyState, Published, View};
 use super::status::{ConntrackStatus, LinkStatus, SnapshotStatus, Status, WorkerStatus};
 use crate::clock::{MonotonicClock, Tick};
 use crate::compile::CompileError;
-use crate::document::{Checked, Report, Source};
-use crate::policy::{self, KnownLinks, Policy};
+use crate::document::{Checked, Problem, Report, Source};
+use crate::policy::{self, Brief, KnownLinks, Policy};
+use crate::snapshot::Snapshot;
 use crate::sync::Arc;
 use crate::types::{Generation, WorkerId};
 use crate::worker::Exchange;
@@ -216,15 +217,7 @@ impl Controller {
         let started = clock.now();
         if request.dry_run {
             let next = state.try_compile(&policy).map_err(refuse)?;
-            let ended = flows::count_ended(&self.setup.exchange, &next).map_err(Refusal::new)?;
-            return Ok(Applied {
-                generation: state.snapshot().generation().0,
-                unchanged: true,
-                microseconds: 0,
-                changes: changes(&state.policy(), &policy),
-                ended_flows: Some(ended),
-                warnings,
-            });
+            return self.dry_run(&policy, &next, warnings);
         }
         let published = self.publish(policy.clone()).map_err(refuse)?;
         let Published {
@@ -251,6 +244,39 @@ impl Controller {
             microseconds: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
             changes: changes(&published.before, &policy),
             ended_flows: None,
+            refused_flows: None,
+            traffic: None,
+            traffic_error: None,
+            warnings,
+        })
+    }
+
+    /// What a policy would change, given its compiled form.
+    fn dry_run(
+        &self,
+        policy: &Policy,
+        next: &Snapshot,
+        warnings: Vec<Problem>,
+    ) -> Result<Applied, Refusal> {
+        let state = &self.setup.state;
+        let effects = flows::count_effects(&self.setup.exchange, next).map_err(Refusal::new)?;
+        let in_force = state.policy();
+        let (traffic, traffic_error) = match policy::diff(&in_force, policy) {
+            Ok(mut diff) => {
+                diff.shorten(Brief::SHORT);
+                (Some(diff), None)
+            }
+            Err(error) => (None, Some(full(&error))),
+        };
+        Ok(Applied {
+            generation: state.snapshot().generation().0,
+            unchanged: true,
+            microseconds: 0,
+            changes: changes(&in_force, policy),
+            ended_flows: Some(effects.ended),
+            refused_flows: Some(effects.refused),
+            traffic,
+            traffic_error,
             warnings,
         })
     }

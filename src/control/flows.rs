@@ -12,7 +12,7 @@ use super::command::{FlowCursor, FlowsRequest};
 use super::flow_filter::FlowMatcher;
 use crate::clock::{MonotonicClock, Tick};
 use crate::conntrack::FlowView;
-use crate::snapshot::{FlowSeat, Snapshot};
+use crate::snapshot::{Decision, FlowSeat, InterfaceRef, Question, Snapshot};
 use crate::types::{WorkerId, protocol};
 use crate::worker::{Exchange, FlowPage, WorkerCommand};
 
@@ -220,27 +220,68 @@ fn describe(worker: WorkerId, flow: &FlowView, snapshot: &Snapshot, links: &[Str
     }
 }
 
-/// How many live flows a snapshot would end at once: those that lose their address by it.
+/// What a policy would do to live flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FlowEffects {
+    /// Flows that end at once: their address at the interface is no longer that interface's.
+    pub(super) ended: u64,
+    /// Others that the rules would no longer admit.
+    pub(super) refused: u64,
+}
+
+/// Counts what a snapshot would do to live flows.
 ///
 /// # Errors
 /// One line where a worker does not answer.
-pub(super) fn count_ended(exchange: &Exchange, next_policy: &Snapshot) -> Result<u64, String> {
-    let mut ended = 0;
+pub(super) fn count_effects(
+    exchange: &Exchange,
+    next_policy: &Snapshot,
+) -> Result<FlowEffects, String> {
+    let mut effects = FlowEffects::default();
     let mut next = Some(FlowCursor::default());
+    // Bound: the slots of all shards.
     while let Some(from) = next {
         let page = fetch_page(exchange, from)?;
-        for flow in &page.rows {
-            let seat = FlowSeat {
-                key: &flow.key,
-                inside: flow.head.inside_end(),
-                interface: flow.head.interface,
-                judged_low: flow.head.generation_low,
-            };
-            ended += u64::from(next_policy.seat(&seat).is_none());
+        for flow in page.rows.iter().filter(|flow| !flow.head.is_tombstone) {
+            match owner_in(flow, next_policy) {
+                None => effects.ended += 1,
+                Some(interface) => {
+                    let question = opener_question(flow);
+                    let direction = flow.head.direction;
+                    let decision = next_policy.decide(interface, direction, &question);
+                    effects.refused += u64::from(decision == Decision::Deny);
+                }
+            }
         }
         next = after(exchange, from, &page);
     }
-    Ok(ended)
+    Ok(effects)
+}
+
+/// The flow's interface, if the flow still stands under a policy.
+fn owner_in(flow: &FlowView, next: &Snapshot) -> Option<InterfaceRef> {
+    next.seat(&FlowSeat {
+        key: &flow.key,
+        inside: flow.head.inside_end(),
+        interface: flow.head.interface,
+        judged_low: flow.head.generation_low,
+    })
+}
+
+/// What the packet that opened a flow asked.
+fn opener_question(flow: &FlowView) -> Question {
+    let (remote, _) = flow.key.end(flow.head.inside_end().opposite());
+    let (_, asked_port) = flow.key.end(flow.head.opener.opposite());
+    let service = match flow.key.protocol {
+        // Of a query the answering end's port is the type.
+        protocol::ICMP | protocol::ICMPV6 => asked_port << 8 | u16::from(flow.head.query_code),
+        _ => asked_port,
+    };
+    Question {
+        remote,
+        protocol: flow.key.protocol,
+        service,
+    }
 }
 
 fn protocol_name(number: u8) -> String {

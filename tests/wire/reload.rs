@@ -160,6 +160,14 @@ fn a_dry_run_changes_nothing() {
             let said = lab.json(&["apply", "--json", "--dry-run", "next.toml"]);
             assert_eq!(said["ended_flows"], 1, "{said}");
             assert!(!said["changes"].as_array().unwrap().is_empty(), "{said}");
+            assert_eq!(said["refused_flows"], 0, "it ends anyway: {said}");
+            let change = &said["traffic"]["changes"][0];
+            assert_eq!(change["lost"][0]["services"][0]["ports"][0], "80", "{said}");
+            fs::write(lab.folder.join("next.toml"), ports("81")).unwrap();
+            let said = lab.json(&["apply", "--json", "--dry-run", "next.toml"]);
+            assert_eq!(said["ended_flows"], 0, "{said}");
+            assert_eq!(said["refused_flows"], 1, "{said}");
+            assert_eq!(said["traffic"]["losing"], 1, "{said}");
             assert_eq!(generation(lab), said["generation"].as_u64().unwrap());
             assert_eq!(lab.outside().say("a", 32, PATIENCE), "ok");
         },

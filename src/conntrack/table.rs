@@ -102,11 +102,20 @@ impl Table {
     #[inline]
     pub(super) fn find(&self, key: &FlowKey, hash: u64) -> Option<u32> {
         let (packed, beside) = PackedKey::of(key);
+        self.find_packed(&packed, &beside, hash)
+    }
+
+    /// The same of a packed key.
+    #[inline]
+    pub(super) fn find_packed(
+        &self,
+        key: &PackedKey,
+        beside: &LongAddresses,
+        hash: u64,
+    ) -> Option<u32> {
         self.index.find(hash, |slot| {
-            let entry = self.entries.get(slot as usize);
-            entry.is_some_and(|entry| {
-                entry.has_key(&packed) && (!entry.is_v6() || self.addresses(slot) == beside)
-            })
+            let entry = self.entry(slot);
+            entry.is_some_and(|entry| entry.has_key(key) && self.is_beside(slot, key, beside))
         })
     }
 

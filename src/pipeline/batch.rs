@@ -6,7 +6,7 @@ use super::rare::Rare;
 use super::steer::Steering;
 use crate::clock::Tick;
 use crate::conntrack::{Candidate, Common, FlowHash, FlowIndex, FragmentedFlow, Moment, Shard};
-use crate::packet::{Brief, FlowKey, LongAddresses, PackedKey, parse_brief};
+use crate::packet::{Brief, BriefPlace, FlowKey, LongAddresses, PackedKey, parse_brief};
 use crate::snapshot::Snapshot;
 use crate::types::{DropReason, PortSide, Verdict, WorkerId};
 
@@ -75,7 +75,7 @@ enum Stage {
 }
 
 /// One packet, in a cache line.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Item {
     /// Its headers, of a common packet.
@@ -92,7 +92,9 @@ const _: () = assert!(size_of::<Item>() == 64);
 /// Up to [`BATCH_MAX`] packets, by value: nothing of their bytes is kept after [`Batch::push`].
 #[derive(Debug)]
 pub struct Batch {
-    items: Vec<Item>,
+    /// All of them, of which `len` are in use: a packet is parsed into its place.
+    items: Box<[Item; BATCH_MAX]>,
+    len: usize,
     /// What lies beside the keys of common packets, by position; of IPv4 ones anything.
     beside: Box<[LongAddresses; BATCH_MAX]>,
     /// What is no common packet; few, so that the others do not carry their size.
@@ -104,7 +106,8 @@ pub struct Batch {
 impl Default for Batch {
     fn default() -> Self {
         Self {
-            items: Vec::with_capacity(BATCH_MAX),
+            items: Box::new([Item::NONE; BATCH_MAX]),
+            len: 0,
             beside: Box::new([[0; 2]; BATCH_MAX]),
             rare: Rare::default(),
             fates: Vec::with_capacity(BATCH_MAX),
@@ -115,7 +118,7 @@ impl Default for Batch {
 impl Batch {
     /// Empties it for the next turn.
     pub fn clear(&mut self) {
-        self.items.clear();
+        self.len = 0;
         self.rare.clear();
         self.fates.clear();
     }
@@ -123,76 +126,65 @@ impl Batch {
     /// How many packets it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.len
     }
 
     /// Whether it has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.len == 0
     }
 
     /// Parses a packet into the batch; does nothing when it is full.
     #[inline]
     pub fn push(&mut self, bytes: &[u8], arrival: Arrival, place: &Place<'_>, origin: Origin) {
-        if self.items.len() >= BATCH_MAX {
+        let at = self.len;
+        let (Some(item), Some(beside)) = (self.items.get_mut(at), self.beside.get_mut(at)) else {
             debug_assert!(false, "a batch is pushed only as far as it holds");
             return;
-        }
-        let brief = parse_brief(bytes, arrival.original_len, arrival.link);
-        match brief.filter(|brief| !place.config.exempt.lists(brief, arrival.side)) {
-            Some(brief) => self.push_common(&brief, &[0; 2], arrival, place, origin),
-            None => self.push_wide(bytes, arrival, place, origin),
-        }
-    }
-
-    /// A common packet that no exemption is about.
-    #[inline(always)]
-    fn push_common(
-        &mut self,
-        brief: &Brief,
-        beside: &LongAddresses,
-        arrival: Arrival,
-        place: &Place<'_>,
-        origin: Origin,
-    ) {
-        let stage = match place.elsewhere_packed(&brief.key, beside) {
-            Some(owner) if origin == Origin::Queue => self.done(Fate::HandOver(owner)),
-            _ => Stage::Common,
         };
-        self.items.push(Item {
-            brief: *brief,
-            frame_len: arrival.original_len,
-            flow: FlowIndex::NONE,
-            side: arrival.side,
-            stage,
-        });
+        let to = BriefPlace {
+            brief: &mut item.brief,
+            beside,
+        };
+        if !parse_brief(bytes, arrival.original_len, arrival.link, to)
+            || place.config.exempt.lists(&item.brief, beside, arrival.side)
+        {
+            return self.push_wide(bytes, arrival, place, origin);
+        }
+        let elsewhere = place.elsewhere_packed(&item.brief.key, beside);
+        item.arrive(arrival);
+        self.len = self.len.wrapping_add(1);
+        if let Some(owner) = elsewhere.filter(|_| origin == Origin::Queue) {
+            item.stage = done(&mut self.fates, Fate::HandOver(owner));
+        }
     }
 
     /// Any other frame: parsed in full. What turns out to be common after all goes the short way.
     #[inline(never)]
     fn push_wide(&mut self, bytes: &[u8], arrival: Arrival, place: &Place<'_>, origin: Origin) {
-        let parsed = match self.rare.push(bytes, arrival, place, origin) {
-            Pushed::Common(brief, beside) => {
-                if let Some(to) = self.beside.get_mut(self.items.len()) {
-                    *to = beside;
-                }
-                return self.push_common(&brief, &beside, arrival, place, origin);
-            }
-            Pushed::Rare(at) => Stage::Rare(at),
-            Pushed::Done(fate) => self.done(fate),
+        let at = self.len;
+        let (Some(item), Some(beside)) = (self.items.get_mut(at), self.beside.get_mut(at)) else {
+            return;
         };
-        self.items.push(Item {
-            brief: Brief::default(),
-            frame_len: arrival.original_len,
-            flow: FlowIndex::NONE,
-            side: arrival.side,
-            stage: parsed,
-        });
-    }
-
-    fn done(&mut self, fate: Fate) -> Stage {
-        done(&mut self.fates, fate)
+        item.arrive(arrival);
+        self.len = self.len.wrapping_add(1);
+        let fate = match self.rare.push(bytes, arrival, place, origin) {
+            Pushed::Rare(at) => {
+                item.stage = Stage::Rare(at);
+                return;
+            }
+            Pushed::Common(brief, its_beside) => {
+                (item.brief, *beside) = (brief, its_beside);
+                let elsewhere = place.elsewhere_packed(&brief.key, beside);
+                match elsewhere.filter(|_| origin == Origin::Queue) {
+                    Some(owner) => Fate::HandOver(owner),
+                    None => return,
+                }
+            }
+            Pushed::Done(fate) => fate,
+        };
+        item.stage = done(&mut self.fates, fate);
     }
 
     /// Judges all packets of the batch, in order.
@@ -210,7 +202,8 @@ impl Batch {
             now,
         };
         let beside = self.beside.iter().zip(&hashes);
-        for (item, (beside, hash)) in self.items.iter_mut().zip(beside) {
+        let items = self.items.iter_mut().take(self.len);
+        for (item, (beside, hash)) in items.zip(beside) {
             match item.stage {
                 Stage::Common => {
                     if let Some(verdict) = item.hit(&mut judge, beside, &moment) {
@@ -232,7 +225,7 @@ impl Batch {
     /// Hashes the common packets' keys and asks for their buckets.
     #[inline]
     fn hash(&self, shard: &Shard, hashes: &mut [FlowHash; BATCH_MAX]) {
-        let items = self.items.iter().zip(self.beside.iter());
+        let items = self.items.iter().take(self.len).zip(self.beside.iter());
         for ((item, beside), hash) in items.zip(hashes) {
             // Of others it is of no use, and does no harm.
             *hash = shard.hash_packed(&item.brief.key, beside);
@@ -245,7 +238,7 @@ impl Batch {
     fn find_candidates(&mut self, shard: &Shard, hashes: &[FlowHash; BATCH_MAX]) {
         let mut are_second = 0_u64;
         let mut bit = 1_u64;
-        for (item, hash) in self.items.iter_mut().zip(hashes) {
+        for (item, hash) in self.items.iter_mut().take(self.len).zip(hashes) {
             match shard.candidate(*hash, &item.brief.key) {
                 Candidate::Entry(flow) => item.flow = flow,
                 Candidate::Second => are_second |= bit,
@@ -267,12 +260,17 @@ impl Batch {
 
     /// What is to be done with each packet, in the order of [`Batch::push`], after [`Batch::run`].
     pub fn fates(&self) -> impl Iterator<Item = Fate> + '_ {
-        self.items.iter().map(|item| match item.stage {
-            Stage::Hit(verdict) => Fate::Judged(Outcome::of_flow(verdict, item.side, item.flow)),
-            Stage::Done(at) => self.fates.get(usize::from(at)).copied().unwrap_or(UNJUDGED),
-            // Before `run` nothing is judged; a caller that forgot it must not forward.
-            Stage::Common | Stage::Rare(_) => UNJUDGED,
-        })
+        self.items
+            .iter()
+            .take(self.len)
+            .map(|item| match item.stage {
+                Stage::Hit(verdict) => {
+                    Fate::Judged(Outcome::of_flow(verdict, item.side, item.flow))
+                }
+                Stage::Done(at) => self.fates.get(usize::from(at)).copied().unwrap_or(UNJUDGED),
+                // Before `run` nothing is judged; a caller that forgot it must not forward.
+                Stage::Common | Stage::Rare(_) => UNJUDGED,
+            })
     }
 
     /// The flow of a fragment that is to be handed over.
@@ -286,7 +284,6 @@ const UNJUDGED: Fate = Fate::Judged(Outcome::drop(DropReason::Invalid));
 
 /// What a frame that is not common at sight turns out to be.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "taken apart where it is made")]
 pub(super) enum Pushed {
     /// Common after all, with what lies beside its key.
     Common(Brief, LongAddresses),
@@ -297,6 +294,24 @@ pub(super) enum Pushed {
 }
 
 impl Item {
+    /// The place of no packet.
+    const NONE: Self = Self {
+        brief: Brief::NONE,
+        frame_len: 0,
+        flow: FlowIndex::NONE,
+        side: PortSide::Inside,
+        stage: Stage::Common,
+    };
+
+    /// Makes it the place of a packet that is common, as far as is known.
+    #[inline(always)]
+    fn arrive(&mut self, arrival: Arrival) {
+        self.frame_len = arrival.original_len;
+        self.flow = FlowIndex::NONE;
+        self.side = arrival.side;
+        self.stage = Stage::Common;
+    }
+
     /// The verdict, where the entry of the packet's flow gives it.
     #[inline(always)]
     fn hit(

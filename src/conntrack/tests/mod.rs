@@ -9,6 +9,7 @@
 mod attack;
 mod bounds;
 mod full;
+mod hit;
 mod lifetime;
 mod occupancy;
 mod random;

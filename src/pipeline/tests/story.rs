@@ -32,6 +32,7 @@ use crate::policy::{
     GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, Rule, SecurityGroup,
     Service,
 };
+use crate::sync::Arc;
 use crate::types::shorten::shortest;
 use crate::types::{GroupId, InterfaceId, RuleId};
 
@@ -220,19 +221,19 @@ impl Story {
 fn read_policy(policy: &mut Policy, word: &str, words: &mut SplitWhitespace<'_>) -> Option<()> {
     let at: usize = number(words)?;
     match word {
-        "group" => policy.groups.push(SecurityGroup {
+        "group" => policy.groups.push(Arc::new(SecurityGroup {
             name: format!("g{at}").into(),
             id: GroupId(format!("sg-{at}").into()),
             description: None,
             enforce: words.next()? == "enforced",
             ingress: Vec::new(),
             egress: Vec::new(),
-        }),
+        })),
         "ingress" | "egress" => {
             let (service, peer) = (read_service(words)?, read_peer(words)?);
             let direction = u8::from(word == "egress");
             let id = RuleId(format!("sgr-{at} {direction} {service} {peer:?}").into());
-            let group = policy.groups.get_mut(at)?;
+            let group = Arc::make_mut(policy.groups.get_mut(at)?);
             let rules = match word {
                 "ingress" => &mut group.ingress,
                 _ => &mut group.egress,
@@ -244,7 +245,7 @@ fn read_policy(policy: &mut Policy, word: &str, words: &mut SplitWhitespace<'_>)
                 description: None,
             });
         }
-        "interface" => policy.interfaces.push(read_interface(at, words)?),
+        "interface" => policy.interfaces.push(Arc::new(read_interface(at, words)?)),
         _ => return None,
     }
     Some(())
@@ -301,6 +302,7 @@ fn read_interface(at: usize, words: &mut SplitWhitespace<'_>) -> Option<Interfac
         vpc_id: None,
         subnet_id: None,
         instance_id: None,
+        limits: crate::types::FlowLimits::default(),
     };
     let mut key = "";
     for word in words {

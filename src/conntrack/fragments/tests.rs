@@ -286,3 +286,18 @@ fn every_ticket_is_somewhere_once_under_random_traffic() {
     }
     assert!(!held.is_empty());
 }
+
+#[test]
+fn those_who_wait_longest_make_room_for_who_comes_now() {
+    let mut table = table();
+    // A flood of last fragments whose firsts never come: nine a second are enough.
+    for id in 0..(WAITING_MAX as u32) {
+        let [pieces, _] = datagrams(id);
+        ticket(admit(&mut table, &pieces[4]));
+    }
+    // One second later two fragments of an honest datagram change places on the way.
+    let [pieces, _] = datagrams(50_000);
+    let later = Tick::from_seconds(1);
+    let fate = admit_at(&mut table, &pieces[1], later);
+    assert!(matches!(fate, FragmentFate::Wait(_)), "{fate:?}");
+}

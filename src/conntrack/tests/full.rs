@@ -284,3 +284,38 @@ fn limits_are_divided_between_shards_upwards() {
     assert_eq!((part.max_flows, part.new_per_second), (3, 1));
     assert_eq!(PerInterface::default().divided(4), PerInterface::default());
 }
+
+/// Past its deadline, but not yet where the sweep finds it (it looks in units of 0.27 s).
+#[test]
+fn expired_unanswered_flow_goes_before_half_open_ones_that_live() {
+    let start = Tick((5 << 28) + (1 << 24));
+    let mut shard = Shard::new(&config(3), start);
+    connect(&mut shard, 1, 1, start);
+    let later = start + Duration::from_secs(20);
+    connect(&mut shard, 2, 2, later);
+    connect(&mut shard, 3, 2, later);
+    let expired = start + Duration::from_millis(30_040);
+    assert!(
+        find(&shard, &handshake(1)[0], expired).is_none(),
+        "it has expired"
+    );
+    open(&mut shard, &handshake(4)[0], expired).unwrap();
+    let stats = shard.stats();
+    assert_eq!(
+        (stats.expired, stats.evicted_by.half_open),
+        (1, 0),
+        "an expired one goes first"
+    );
+}
+
+/// A share that a flood of unanswered SYNs fills must not shut its owner out: the order of giving
+/// way holds within the share as it does within the table.
+#[test]
+fn flood_within_a_share_gives_way_to_a_new_connection_of_it() {
+    let mut shard = limited(100, 0);
+    for port in 0..100 {
+        connect(&mut shard, port, 1, seconds(1));
+    }
+    let opened = open(&mut shard, &handshake(200)[0], seconds(3));
+    assert!(opened.is_ok(), "{opened:?}, with 9,900 free entries");
+}

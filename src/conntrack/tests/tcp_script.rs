@@ -505,3 +505,43 @@ fn syn_only_refuses_all_but_a_syn() {
          > S  seq=0       : open syn-sent",
     );
 }
+
+#[test]
+fn blind_syn_in_the_handshake_does_not_make_the_gateway_forget_it() {
+    // Somebody who knows addresses and ports sends a SYN as the opener. The server answers with a
+    // challenge ACK (RFC 5961 §4) and goes on with the handshake.
+    run("
+        > S  seq=0                : open syn-sent
+        < SA seq=0 ack=1          : pass syn-received
+        > S  seq=77777777         : pass syn-received
+        < A  seq=1 ack=1          : pass syn-received
+        > A  seq=1 ack=1          : pass established
+        > A  seq=1 ack=1 len=100  : pass established
+        < A  seq=1 ack=101        : pass established
+        +31
+        < A  seq=1 ack=101 len=10 : pass established
+    ");
+}
+
+#[test]
+fn blind_syn_of_the_other_side_does_not_shrink_the_windows() {
+    // A simultaneous open that is none: somebody speaks as the server before it answers.
+    run_strict(
+        "
+        > S  seq=0 ws=7 win=65000              : open syn-sent
+        < S  seq=5000000 win=1                 : pass syn-received
+        < SA seq=0 ack=1 ws=7 win=65000        : pass syn-received
+        > A  seq=1 ack=1 len=1000 win=500      : pass established
+        > A  seq=1001 ack=1 len=1000 win=500   : pass established
+    ",
+    );
+}
+
+#[test]
+fn blind_fin_does_not_move_a_connection_that_was_picked_up() {
+    run("
+        > A seq=1000 ack=1000 len=100           : open established
+        < A seq=1000 ack=1100 len=100           : pass established
+        > FA seq=900000000 ack=-900000000       : pass established
+    ");
+}

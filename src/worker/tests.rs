@@ -591,3 +591,38 @@ fn flows_end_by_their_keys_and_those_that_were_there_are_named() {
     shard.scan(0, 4096, now, &mut |flow| left.push(flow.key));
     assert_eq!(left, rest[FLOW_PAGE_ROWS - 10..]);
 }
+
+#[test]
+fn fragments_that_wait_do_not_starve_the_queue_that_they_came_by() {
+    // Four workers with a queue each and 512 chunks at home, which the configuration allows: all
+    // of a home's chunks may wait where workers² × 256 are as many as the link's (by default: with
+    // sixteen workers).
+    // All fragments are of one pair of hosts, so that all come by one queue.
+    let later = |id| {
+        let datagram = build::v4("192.0.2.9", "10.0.0.1").udp(1000, 53);
+        let mut pieces = datagram.payload_len(130).fragments(id, 48);
+        pieces.swap_remove(1)
+    };
+    let frames: Vec<Vec<u8>> = (0..1024).map(later).collect();
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 4,
+        with_queues: 4,
+        chunks: 2048,
+        inbox_frames: 4096,
+        transmit_max: 512,
+    };
+    let mut rig = rig(&shape, &frames);
+    for _ in 0..40 {
+        rig.arrive(0, 64, len);
+        rig.turn();
+        rig.check_ledger();
+    }
+    rig.settle();
+    let arrived = rig.arrive(0, 64, len);
+    assert!(
+        arrived > 0,
+        "no chunk left to receive into; {:?} wait",
+        rig.views().iter().map(|v| v.in_flight).collect::<Vec<_>>()
+    );
+}

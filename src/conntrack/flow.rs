@@ -15,6 +15,9 @@ pub struct FlowHash(pub(super) u64);
 pub struct FlowIndex(pub(super) u32);
 
 impl FlowIndex {
+    /// The number of no flow.
+    pub const NONE: Self = Self(u32::MAX);
+
     /// The number, for outputs.
     #[must_use]
     pub fn number(self) -> u32 {

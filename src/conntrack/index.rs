@@ -9,7 +9,9 @@
 //! (one step of a cuckoo table, never a chain). The other bucket follows from the bucket and the
 //! tag alone, so no entry is read for it. Only when none can move is the insert refused.
 
-use crate::cpu::prefetch;
+use super::flow::FlowIndex;
+use super::hit::Candidate;
+use crate::cpu::{matching, prefetch, vec_in_large_pages};
 
 /// Slots of a bucket: 10 × (2 + 4) bytes and 4 bytes of bookkeeping fill a cache line.
 const SLOTS: usize = 10;
@@ -52,11 +54,16 @@ impl Bucket {
     /// Calls `visit` with the entries under `tag` until it says yes.
     #[inline]
     fn find(&self, tag: u16, mut visit: impl FnMut(u32) -> bool) -> Option<u32> {
-        let slots = self.tags.iter().zip(&self.entries);
-        slots
-            .filter(|(candidate, _)| **candidate == tag)
-            .map(|(_, entry)| *entry)
-            .find(|entry| visit(*entry))
+        let mut matches = matching(&self.tags, tag);
+        // One bit for each slot at most.
+        while matches != 0 {
+            let entry = *self.entries.get(matches.trailing_zeros() as usize)?;
+            if visit(entry) {
+                return Some(entry);
+            }
+            matches &= matches.wrapping_sub(1);
+        }
+        None
     }
 
     /// Puts an entry into a free slot, if there is one.
@@ -124,7 +131,7 @@ impl Index {
             .div_ceil(FLOWS_PER_BUCKET)
             .saturating_add(BUCKETS_SPARE);
         Self {
-            buckets: vec![Bucket::EMPTY; count as usize],
+            buckets: vec_in_large_pages(Bucket::EMPTY, count as usize),
             count,
         }
     }
@@ -140,17 +147,28 @@ impl Index {
     /// First entry in the primary bucket under the hash's tag; the bucket should be near. If there
     /// is none, it asks for the second bucket, should that count.
     #[inline]
-    pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
+    pub(super) fn candidate(&self, hash: u64) -> Candidate {
         let primary = self.primary(hash);
-        let bucket = self.bucket(primary)?;
-        let found = bucket.find(tag(hash), |_| true);
-        if found.is_none()
-            && bucket.overflow != 0
-            && let Some(second) = self.bucket(self.other(primary, tag(hash)))
-        {
-            prefetch(second);
+        let Some(bucket) = self.bucket(primary) else {
+            return Candidate::None;
+        };
+        match bucket.find(tag(hash), |_| true) {
+            Some(slot) => Candidate::Entry(FlowIndex(slot)),
+            None if bucket.overflow == 0 => Candidate::None,
+            None => {
+                if let Some(second) = self.bucket(self.other(primary, tag(hash))) {
+                    prefetch(second);
+                }
+                Candidate::Second
+            }
         }
-        found
+    }
+
+    /// First entry in the second bucket under the hash's tag.
+    #[inline]
+    pub(super) fn second_candidate(&self, hash: u64) -> Option<u32> {
+        let second = self.other(self.primary(hash), tag(hash));
+        self.bucket(second)?.find(tag(hash), |_| true)
     }
 
     /// The entry under this hash that `is_match` accepts.

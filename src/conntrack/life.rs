@@ -3,7 +3,6 @@
 use super::entry::{Cold, Entry};
 use super::flow::{FlowClass, FlowHash, FlowIndex, FlowState, NewFlow, OpenError};
 use super::give_way::{ANSWER_BEATS, Room, Yields};
-use super::key::PackedKey;
 use super::numbers::Narrow;
 use super::shard::Shard;
 use super::sides::{Mark, Side};
@@ -11,7 +10,7 @@ use super::tcp;
 use super::timer::{Beat, SWEEP_BATCH, SWEEPS_PER_TURN};
 use super::traffic::Weight;
 use crate::clock::Tick;
-use crate::packet::{FlowKey, IpPacket, Transport};
+use crate::packet::{FlowKey, IpPacket, PackedKey, Transport};
 use crate::types::InterfaceSlot;
 
 impl Shard {
@@ -230,7 +229,7 @@ impl Shard {
         now: Tick,
     ) -> Option<(Entry, Cold, Beat)> {
         let interface = self.interfaces.take(new.interface.0)?;
-        let mut entry = Entry::new(&PackedKey::of(key), new, now);
+        let mut entry = Entry::new(&PackedKey::of(key).0, new, now);
         let mut cold = Cold::new(now);
         entry.interface = interface;
         entry.rule = self.narrow_rule(new.rule);

@@ -57,8 +57,8 @@ mod entry;
 mod flow;
 mod fragments;
 mod give_way;
+mod hit;
 mod index;
-mod key;
 mod life;
 mod numbers;
 #[cfg(test)]
@@ -80,6 +80,7 @@ pub use flow::{
     FragmentedFlow, NewFlow, OpenError, ShardMemory, ShardStats, Track, Traffic,
 };
 pub use fragments::{FRAGMENT_SWEEP_TURNS, FragmentFate, Fragments, Release, Ticket, WAITING_MAX};
+pub use hit::{Candidate, Common, Moment};
 pub use related::RELATED_PER_SECOND;
 pub use shard::Shard;
 pub use timer::{EXPIRE_PER_TURN_MAX, SCAN_PER_TURN_MAX};

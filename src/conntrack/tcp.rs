@@ -54,8 +54,8 @@
 use super::challenge::Challenges;
 use super::entry::{Cold, Entry, SCALE_NONE};
 use super::flow::FlowState;
-use super::sides::{MARK_ISN_KNOWN, MARK_LENIENT, Mark, Side};
-use crate::packet::TcpHeader;
+use super::sides::{MARK_ISN_KNOWN, MARK_LENIENT, Mark, Side, mark_bits};
+use crate::packet::{Brief, TcpFlags, TcpHeader};
 
 /// What a packet does to its flow; a change of state restarts the timer too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +144,44 @@ pub(super) fn advance(
         Some(FlowState::Reset) => after_close(entry, aside.cold, side, segment),
         _ => Step::Invalid,
     }
+}
+
+/// Marks of a connection in which nothing is left to be learned but numbers.
+const PLAIN: u16 = mark_bits(Mark::Seen) | mark_bits(Mark::Acked);
+/// Marks that say whether it is one.
+const PLAIN_OF: u16 = PLAIN | mark_bits(Mark::Fin);
+
+/// What [`advance`] does with data and acknowledgments in the window of an established connection
+/// in which both sides have spoken and none has closed. `false`, and nothing done, for all else.
+#[inline]
+pub(super) fn advance_plain(entry: &mut Entry, side: Side, segment: &Brief) -> bool {
+    const CONTROL: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
+    if segment.flags.0 & CONTROL != TcpFlags::ACK || entry.marks & PLAIN_OF != PLAIN {
+        return false;
+    }
+    let other = side.opposite();
+    let (sequence, ack) = (segment.sequence, segment.acknowledgment);
+    let end = sequence.wrapping_add(segment.payload_len);
+    let (sent, other_sent) = (entry.end.of(side), entry.end.of(other));
+    let room = window(entry, other);
+    let right = entry.ack.of(other).wrapping_add(room);
+    let left = sent.wrapping_sub(room);
+    let lag = window(entry, side).max(ACK_LAG_MIN);
+    // All four of `is_in_window` at once: the sign of each is set where it does not hold.
+    let fails = right.wrapping_sub(sequence)
+        | end.wrapping_sub(left)
+        | other_sent.wrapping_sub(ack)
+        | ack.wrapping_sub(other_sent.wrapping_sub(lag));
+    if fails.cast_signed() < 0 {
+        return false;
+    }
+    let last = entry.end.at(side);
+    *last = if is_after(end, sent) { end } else { sent };
+    let acked = entry.ack.at(side);
+    *acked = if is_after(ack, *acked) { ack } else { *acked };
+    let window = entry.window.at(side);
+    *window = (*window).max(segment.window);
+    true
 }
 
 /// What has no place in the connection, but does no harm to it.

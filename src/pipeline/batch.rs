@@ -1,19 +1,17 @@
 //! A batch of packets and its stages.
 
-use super::follow::Quote;
-use super::judge::{IcmpErrors, Judge, PipelineConfig};
+use super::judge::{Judge, PipelineConfig, reason_of};
 use super::outcome::{Arrival, Fate, Outcome, PieceIndex};
+use super::rare::Rare;
 use super::steer::Steering;
 use crate::clock::Tick;
-use crate::conntrack::{FlowHash, FragmentFate, FragmentedFlow, Fragments, Shard};
-use crate::packet::{End, FlowKey, Fragment, IpPacket, Parsed, is_icmp_error, parse, parse_quoted};
+use crate::conntrack::{Candidate, Common, FlowHash, FlowIndex, FragmentedFlow, Moment, Shard};
+use crate::packet::{Brief, FlowKey, LongAddresses, PackedKey, parse_brief};
 use crate::snapshot::Snapshot;
-use crate::types::{DropReason, PassReason, Verdict, WorkerId};
+use crate::types::{DropReason, PortSide, Verdict, WorkerId};
 
 /// Most packets of one batch.
 pub const BATCH_MAX: usize = 64;
-
-const ETHERTYPE_ARP: u16 = 0x0806;
 
 /// Where packets are judged.
 #[derive(Clone, Copy, Debug)]
@@ -26,9 +24,21 @@ pub struct Place<'a> {
 
 impl Place<'_> {
     /// Whose a key is, where it is another worker's.
-    fn elsewhere(&self, key: &FlowKey) -> Option<WorkerId> {
+    pub(super) fn elsewhere(&self, key: &FlowKey) -> Option<WorkerId> {
+        let (key, beside) = PackedKey::of(key);
+        self.elsewhere_packed(&key, &beside)
+    }
+
+    /// The same of a packed key.
+    #[inline]
+    pub(super) fn elsewhere_packed(
+        &self,
+        key: &PackedKey,
+        beside: &LongAddresses,
+    ) -> Option<WorkerId> {
         let (steering, here) = self.steering?;
-        steering.owner(key).filter(|&owner| owner != here)
+        let owner = steering.owner_packed(key, beside);
+        owner.filter(|&owner| owner != here)
     }
 }
 
@@ -46,43 +56,50 @@ pub enum Origin {
 /// Where a packet is in the pipeline.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// Its verdict needs the snapshot, but no connection.
-    Stateless,
-    /// It belongs to a flow of this worker.
-    Flow(FlowKey, End, FlowHash),
-    /// A fragment whose home is here; its flow is to be found.
-    Fragment,
-    /// A fragment whose flow is this worker's and known.
-    Piece(PieceIndex),
-    /// An ICMP error about the packet at this position of the quotes.
-    Error(u8),
-    /// Done.
-    Done(Fate),
+    /// A common packet of a flow of this worker.
+    Common,
+    /// Judged by the entry of its flow.
+    Hit(Verdict),
+    /// Not common: at this position of the rare ones.
+    Rare(u8),
+    /// Done: its fate is at this position.
+    Done(u8),
 }
 
+/// One packet, in a cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Item {
-    arrival: Arrival,
-    parsed: Parsed,
+    /// Its headers, of a common packet.
+    brief: Brief,
+    frame_len: u32,
+    /// The likely flow, then the flow.
+    flow: FlowIndex,
+    side: PortSide,
     stage: Stage,
 }
+
+const _: () = assert!(size_of::<Item>() == 64);
 
 /// Up to [`BATCH_MAX`] packets, by value: nothing of their bytes is kept after [`Batch::push`].
 #[derive(Debug)]
 pub struct Batch {
     items: Vec<Item>,
-    /// Flows of the batch's fragments; few, so that other packets do not carry their size.
-    pieces: Vec<FragmentedFlow>,
-    /// What the batch's ICMP errors quote.
-    quotes: Vec<Quote>,
+    /// What lies beside the keys of common packets, by position; of IPv4 ones anything.
+    beside: Box<[LongAddresses; BATCH_MAX]>,
+    /// What is no common packet; few, so that the others do not carry their size.
+    pub(super) rare: Rare,
+    /// Fates that are not a hit.
+    fates: Vec<Fate>,
 }
 
 impl Default for Batch {
     fn default() -> Self {
         Self {
             items: Vec::with_capacity(BATCH_MAX),
-            pieces: Vec::with_capacity(BATCH_MAX),
-            quotes: Vec::with_capacity(BATCH_MAX),
+            beside: Box::new([[0; 2]; BATCH_MAX]),
+            rare: Rare::default(),
+            fates: Vec::with_capacity(BATCH_MAX),
         }
     }
 }
@@ -91,8 +108,8 @@ impl Batch {
     /// Empties it for the next turn.
     pub fn clear(&mut self) {
         self.items.clear();
-        self.pieces.clear();
-        self.quotes.clear();
+        self.rare.clear();
+        self.fates.clear();
     }
 
     /// How many packets it has.
@@ -108,199 +125,215 @@ impl Batch {
     }
 
     /// Parses a packet into the batch; does nothing when it is full.
+    #[inline]
     pub fn push(&mut self, bytes: &[u8], arrival: Arrival, place: &Place<'_>, origin: Origin) {
         if self.items.len() >= BATCH_MAX {
             debug_assert!(false, "a batch is pushed only as far as it holds");
             return;
         }
-        let exempt_types = &place.config.exempt;
-        let parsed = parse(bytes, arrival.original_len as usize);
-        let stage = match &parsed {
-            Parsed::Malformed(_) => done(DropReason::Malformed),
-            Parsed::NotIp { ethertype } if exempt_types.has_ethertype(*ethertype) => exempt(),
-            Parsed::NotIp { .. } => done(DropReason::NotIp),
-            // Listed, it passes whatever it claims.
-            Parsed::Arp(_) if exempt_types.has_ethertype(ETHERTYPE_ARP) => exempt(),
-            Parsed::Arp(_) => Stage::Stateless,
-            Parsed::Ip(packet) if place.config.is_exempt(packet, arrival.side) => exempt(),
-            Parsed::Ip(packet) => match FlowKey::of(arrival.link, packet) {
-                Some((key, from)) if packet.fragment == Fragment::Whole => {
-                    first_stage(key, from, place, origin)
-                }
-                _ => self.rare_stage(packet, bytes, arrival, place, origin),
-            },
+        let brief = parse_brief(bytes, arrival.original_len, arrival.link);
+        match brief.filter(|brief| !place.config.exempt.lists(brief, arrival.side)) {
+            Some(brief) => self.push_common(&brief, &[0; 2], arrival, place, origin),
+            None => self.push_wide(bytes, arrival, place, origin),
+        }
+    }
+
+    /// A common packet that no exemption is about.
+    #[inline(always)]
+    fn push_common(
+        &mut self,
+        brief: &Brief,
+        beside: &LongAddresses,
+        arrival: Arrival,
+        place: &Place<'_>,
+        origin: Origin,
+    ) {
+        let stage = match place.elsewhere_packed(&brief.key, beside) {
+            Some(owner) if origin == Origin::Queue => self.done(Fate::HandOver(owner)),
+            _ => Stage::Common,
         };
         self.items.push(Item {
-            arrival,
-            parsed,
+            brief: *brief,
+            frame_len: arrival.original_len,
+            flow: FlowIndex::NONE,
+            side: arrival.side,
             stage,
         });
     }
 
-    /// The first stage of what is no whole packet of a flow: fragments, ICMP that is no query.
-    #[cold]
+    /// Any other frame: parsed in full. What turns out to be common after all goes the short way.
     #[inline(never)]
-    fn rare_stage(
-        &mut self,
-        packet: &IpPacket,
-        bytes: &[u8],
-        arrival: Arrival,
-        place: &Place<'_>,
-        origin: Origin,
-    ) -> Stage {
-        if packet.fragment != Fragment::Whole {
-            if let Origin::Piece(flow) = origin {
-                return Stage::Piece(self.add_piece(flow));
+    fn push_wide(&mut self, bytes: &[u8], arrival: Arrival, place: &Place<'_>, origin: Origin) {
+        let parsed = match self.rare.push(bytes, arrival, place, origin) {
+            Pushed::Common(brief, beside) => {
+                if let Some(to) = self.beside.get_mut(self.items.len()) {
+                    *to = beside;
+                }
+                return self.push_common(&brief, &beside, arrival, place, origin);
             }
-            let home = Fragments::home_key(arrival.link, arrival.side, packet);
-            let elsewhere = home.and_then(|key| place.elsewhere(&key));
-            return match elsewhere.filter(|_| origin == Origin::Queue) {
-                Some(worker) => Stage::Done(Fate::HandOver(worker)),
-                None => Stage::Fragment,
-            };
-        }
-        let wanted = place.config.icmp_errors == IcmpErrors::Related && is_icmp_error(packet);
-        let quoted = if wanted {
-            parse_quoted(bytes, arrival.original_len as usize)
-        } else {
-            None
+            Pushed::Rare(at) => Stage::Rare(at),
+            Pushed::Done(fate) => self.done(fate),
         };
-        let Some(packet) = quoted else {
-            return Stage::Stateless;
-        };
-        let Some((key, from)) = FlowKey::of(arrival.link, &packet) else {
-            return Stage::Stateless;
-        };
-        match place.elsewhere(&key).filter(|_| origin == Origin::Queue) {
-            Some(worker) => Stage::Done(Fate::HandOver(worker)),
-            None => {
-                self.quotes.push(Quote { packet, key, from });
-                Stage::Error(position(self.quotes.len()))
-            }
-        }
+        self.items.push(Item {
+            brief: Brief::default(),
+            frame_len: arrival.original_len,
+            flow: FlowIndex::NONE,
+            side: arrival.side,
+            stage: parsed,
+        });
     }
 
-    fn add_piece(&mut self, flow: FragmentedFlow) -> PieceIndex {
-        self.pieces.push(flow);
-        PieceIndex(position(self.pieces.len()))
+    fn done(&mut self, fate: Fate) -> Stage {
+        done(&mut self.fates, fate)
     }
 
     /// Judges all packets of the batch, in order.
     pub fn run(&mut self, place: &Place<'_>, shard: &mut Shard, snapshot: &Snapshot, now: Tick) {
-        for index in 0..self.items.len() {
-            let Some(item) = self.items.get_mut(index) else {
-                continue;
-            };
-            match &mut item.stage {
-                Stage::Flow(key, _, hash) => {
-                    *hash = shard.hash(key);
-                    shard.prefetch_bucket(*hash);
-                }
-                Stage::Fragment => self.find_flow(index, place, shard, now),
-                _ => {}
-            }
-        }
-        for item in &self.items {
-            if let Stage::Flow(_, _, hash) = item.stage {
-                shard.prefetch_entry(hash);
-            }
-        }
+        let mut hashes = [FlowHash::default(); BATCH_MAX];
+        let moment = shard.begin_batch(snapshot.generation(), now);
+        self.hash(shard, &mut hashes);
+        self.rare.prepare(place, shard, now);
+        self.find_candidates(shard, &hashes);
         let mut judge = Judge {
             config: place.config,
             shard,
             snapshot,
             now,
         };
-        for item in &mut self.items {
-            let outcome = match (&item.parsed, item.stage) {
-                (_, Stage::Done(_)) => continue,
-                (Parsed::Ip(packet), Stage::Flow(key, from, hash)) => {
-                    judge.flow(packet, item.arrival, &key, from, hash)
-                }
-                (Parsed::Ip(packet), Stage::Piece(PieceIndex(at))) => {
-                    match self.pieces.get(usize::from(at)) {
-                        Some(flow) => judge.piece(packet, item.arrival, flow),
-                        None => Outcome::drop(DropReason::Fragment),
+        let beside = self.beside.iter().zip(&hashes);
+        for (item, (beside, hash)) in self.items.iter_mut().zip(beside) {
+            match item.stage {
+                Stage::Common => {
+                    if let Some(verdict) = item.hit(&mut judge, beside, &moment) {
+                        item.stage = Stage::Hit(verdict);
+                        continue;
                     }
+                    let outcome = item.judge_at_length(&mut judge, beside, *hash);
+                    item.stage = done(&mut self.fates, Fate::Judged(outcome));
                 }
-                (Parsed::Ip(packet), Stage::Error(at)) => match self.quotes.get(usize::from(at)) {
-                    Some(quote) => judge.error(packet, item.arrival, quote),
-                    None => judge.stateless(packet, item.arrival),
-                },
-                (Parsed::Ip(packet), Stage::Stateless) => judge.stateless(packet, item.arrival),
-                (Parsed::Ip(_), Stage::Fragment) => Outcome::drop(DropReason::Fragment),
-                (Parsed::Arp(arp), _) => judge.arp(arp, item.arrival),
-                (Parsed::NotIp { .. }, _) => Outcome::drop(DropReason::NotIp),
-                (Parsed::Malformed(_), _) => Outcome::drop(DropReason::Malformed),
-            };
-            item.stage = Stage::Done(Fate::Judged(outcome));
+                Stage::Rare(at) => {
+                    let fate = self.rare.judge(at, &mut judge);
+                    item.stage = done(&mut self.fates, fate);
+                }
+                Stage::Hit(_) | Stage::Done(_) => {}
+            }
         }
     }
 
-    /// Asks the home's table whose piece a fragment is.
-    #[cold]
-    #[inline(never)]
-    fn find_flow(&mut self, index: usize, place: &Place<'_>, shard: &mut Shard, now: Tick) {
-        let Some(Item {
-            arrival,
-            parsed: Parsed::Ip(packet),
-            ..
-        }) = self.items.get(index)
-        else {
-            return;
-        };
-        let stage = match shard.admit_fragment(arrival.link, arrival.side, packet, now) {
-            FragmentFate::Drop => done(DropReason::Fragment),
-            FragmentFate::Wait(ticket) => Stage::Done(Fate::Hold(ticket)),
-            FragmentFate::Known(flow) => {
-                let owner = flow.key.and_then(|(key, _)| place.elsewhere(&key));
-                let piece = self.add_piece(flow);
-                match owner {
-                    Some(owner) => Stage::Done(Fate::HandOverPiece(owner, piece)),
-                    None => Stage::Piece(piece),
-                }
+    /// Hashes the common packets' keys and asks for their buckets.
+    #[inline]
+    fn hash(&self, shard: &Shard, hashes: &mut [FlowHash; BATCH_MAX]) {
+        let items = self.items.iter().zip(self.beside.iter());
+        for ((item, beside), hash) in items.zip(hashes) {
+            // Of others it is of no use, and does no harm.
+            *hash = shard.hash_packed(&item.brief.key, beside);
+            shard.prefetch_bucket(*hash);
+        }
+    }
+
+    /// Asks for the entries of the common packets' likely flows.
+    #[inline]
+    fn find_candidates(&mut self, shard: &Shard, hashes: &[FlowHash; BATCH_MAX]) {
+        let mut are_second = 0_u64;
+        let mut bit = 1_u64;
+        for (item, hash) in self.items.iter_mut().zip(hashes) {
+            match shard.candidate(*hash, &item.brief.key) {
+                Candidate::Entry(flow) => item.flow = flow,
+                Candidate::Second => are_second |= bit,
+                Candidate::None => {}
             }
-        };
-        if let Some(item) = self.items.get_mut(index) {
-            item.stage = stage;
+            bit = bit.wrapping_shl(1);
+        }
+        // At most a bit for each packet.
+        while are_second != 0 {
+            let at = are_second.trailing_zeros() as usize;
+            are_second &= are_second.wrapping_sub(1);
+            if let (Some(item), Some(hash)) = (self.items.get_mut(at), hashes.get(at))
+                && let Some(flow) = shard.second_candidate(*hash, &item.brief.key)
+            {
+                item.flow = flow;
+            }
         }
     }
 
     /// What is to be done with each packet, in the order of [`Batch::push`], after [`Batch::run`].
     pub fn fates(&self) -> impl Iterator<Item = Fate> + '_ {
         self.items.iter().map(|item| match item.stage {
-            Stage::Done(fate) => fate,
+            Stage::Hit(verdict) => Fate::Judged(Outcome::of_flow(verdict, item.side, item.flow)),
+            Stage::Done(at) => self.fates.get(usize::from(at)).copied().unwrap_or(UNJUDGED),
             // Before `run` nothing is judged; a caller that forgot it must not forward.
-            _ => Fate::Judged(Outcome::drop(DropReason::Invalid)),
+            Stage::Common | Stage::Rare(_) => UNJUDGED,
         })
     }
 
     /// The flow of a fragment that is to be handed over.
     #[must_use]
     pub fn piece(&self, index: PieceIndex) -> Option<&FragmentedFlow> {
-        self.pieces.get(usize::from(index.0))
+        self.rare.piece(index)
     }
 }
 
-/// Position of the last of `len` things, of which there are at most [`BATCH_MAX`].
-fn position(len: usize) -> u8 {
-    u8::try_from(len.saturating_sub(1)).unwrap_or(u8::MAX)
+const UNJUDGED: Fate = Fate::Judged(Outcome::drop(DropReason::Invalid));
+
+/// What a frame that is not common at sight turns out to be.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is made")]
+pub(super) enum Pushed {
+    /// Common after all, with what lies beside its key.
+    Common(Brief, LongAddresses),
+    /// Among the rare ones, at this position.
+    Rare(u8),
+    /// Nothing more to do with it.
+    Done(Fate),
 }
 
-fn exempt() -> Stage {
-    let verdict = Verdict::Pass(PassReason::Exempt);
-    Stage::Done(Fate::Judged(Outcome::bare(verdict)))
-}
-
-fn done(reason: DropReason) -> Stage {
-    Stage::Done(Fate::Judged(Outcome::drop(reason)))
-}
-
-/// The first stage of a whole packet of a flow.
-#[inline]
-fn first_stage(key: FlowKey, from: End, place: &Place<'_>, origin: Origin) -> Stage {
-    match place.elsewhere(&key) {
-        Some(owner) if origin == Origin::Queue => Stage::Done(Fate::HandOver(owner)),
-        _ => Stage::Flow(key, from, FlowHash::default()),
+impl Item {
+    /// The verdict, where the entry of the packet's flow gives it.
+    #[inline(always)]
+    fn hit(
+        &self,
+        judge: &mut Judge<'_>,
+        beside: &LongAddresses,
+        moment: &Moment,
+    ) -> Option<Verdict> {
+        let packet = Common {
+            brief: &self.brief,
+            beside,
+            side: self.side,
+            frame_len: self.frame_len,
+        };
+        let class = judge.shard.hit(self.flow, &packet, moment)?;
+        Some(Verdict::Pass(reason_of(class)))
     }
+
+    /// The long way: everything is asked again, of the packet's wide form.
+    #[cold]
+    #[inline(never)]
+    fn judge_at_length(
+        &self,
+        judge: &mut Judge<'_>,
+        beside: &LongAddresses,
+        hash: FlowHash,
+    ) -> Outcome {
+        let Brief { key, from, .. } = self.brief;
+        let arrival = Arrival {
+            link: key.link(),
+            side: self.side,
+            original_len: self.frame_len,
+        };
+        let packet = self.brief.packet(beside);
+        judge.flow(&packet, arrival, &key.unpack(*beside), from, hash)
+    }
+}
+
+#[cold]
+fn done(fates: &mut Vec<Fate>, fate: Fate) -> Stage {
+    let at = position(fates.len());
+    fates.push(fate);
+    Stage::Done(at)
+}
+
+/// Position of the next of `len` things, of which there are at most [`BATCH_MAX`].
+pub(super) fn position(len: usize) -> u8 {
+    u8::try_from(len).unwrap_or(u8::MAX)
 }

@@ -96,6 +96,16 @@ pub fn question_of(packet: &IpPacket, direction: Direction) -> Question {
     }
 }
 
+/// Why a packet of a flow with an entry passes.
+#[inline]
+pub(super) fn reason_of(class: FlowClass) -> PassReason {
+    match class {
+        FlowClass::Tracked => PassReason::Tracked,
+        FlowClass::Untracked => PassReason::Untracked,
+        FlowClass::Unenforced => PassReason::Unenforced,
+    }
+}
+
 /// What the rules say, and for which flow: a reply of an untracked flow is judged as its opener.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ruling {
@@ -171,11 +181,7 @@ impl Judge<'_> {
         }
         let length = arrival.original_len;
         let verdict = match self.shard.track(index, tracked, from, length, self.now) {
-            Track::Pass => Verdict::Pass(match head.class {
-                FlowClass::Tracked => PassReason::Tracked,
-                FlowClass::Untracked => PassReason::Untracked,
-                FlowClass::Unenforced => PassReason::Unenforced,
-            }),
+            Track::Pass => Verdict::Pass(reason_of(head.class)),
             Track::Invalid => Verdict::Drop(DropReason::Invalid),
             Track::Reopen => return self.reopen(index, packet, arrival, from),
         };

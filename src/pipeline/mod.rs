@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  push: bytes ─► parse ─► exempt? ─► flow key ─► steer (another worker's: handed over)
-//!  run:  hash, prefetch bucket ─► prefetch entry ─► find ─► hit:  state machine
+//!  run:  hash, prefetch bucket ─► prefetch entry ─► hit, and nothing but numbers change: done
+//!                                                └► find ─► hit:  state machine
 //!                                                        └► miss: interface, rules, new entry
 //! ```
 //!
@@ -26,6 +27,7 @@ mod exempt;
 mod follow;
 mod judge;
 mod outcome;
+mod rare;
 mod steer;
 #[cfg(test)]
 mod tests;

@@ -232,7 +232,8 @@ pub struct FlowView {
     pub state: FlowState,
     /// Time since it was opened, to two seconds.
     pub age: Duration,
-    /// Time since the last packet that moved its deadline.
+    /// Time since the last packet that moved its deadline; more where a reset that may be none has
+    /// brought that nearer.
     pub idle: Duration,
     /// Time until it expires.
     pub expires_in: Duration,

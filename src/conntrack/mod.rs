@@ -73,6 +73,7 @@ mod tcp;
 mod tests;
 mod timer;
 mod traffic;
+mod window;
 
 pub use config::{PerInterface, ShardConfig, TIMEOUT_MAX, TcpPickup, Timeouts};
 pub use flow::{

@@ -157,6 +157,9 @@ impl Shard {
                 self.timers.file(index.0, deadline);
             }
             entry.set_deadline(deadline);
+        } else if step == Step::Doubt {
+            let deadline = Beat::of(now).after(span_of(&self.spans, FlowState::Reset));
+            hasten(&mut self.timers, index.0, entry, deadline, now);
         }
         if step == Step::Invalid && entry.is_untracked() {
             // The rules alone decide about these.
@@ -167,7 +170,7 @@ impl Shard {
             };
         }
         match step {
-            Step::Refresh | Step::Keep => {
+            Step::Refresh | Step::Keep | Step::Doubt => {
                 let weight = entry.weight();
                 let weight = self
                     .records
@@ -395,6 +398,16 @@ impl Shard {
             sent: sent_by(Side::Original),
             answered: sent_by(Side::Reply),
         })
+    }
+}
+
+/// Brings a deadline nearer, if it comes later than this.
+#[cold]
+#[inline(never)]
+fn hasten(timers: &mut Timers, slot: u32, entry: &mut Entry, deadline: Beat, now: Tick) {
+    if deadline < entry.deadline(Beat::of(now)) {
+        timers.file(slot, deadline);
+        entry.set_deadline(deadline);
     }
 }
 

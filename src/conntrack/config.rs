@@ -69,11 +69,12 @@ pub enum TcpPickup {
 /// ([`super::Shard::limit_interface`]), is `max_flows: u32::MAX`.
 ///
 /// While flows are counted, a shard knows one interface for 16 flows of its size (1,024 at least,
-/// 131,072 at most), for about two bytes a flow. Interfaces beyond those that have flows, or have
+/// 131,072 at most), for about 14 bytes a flow. Interfaces beyond those that have flows, or have
 /// opened some within the last second, open none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerInterface {
-    /// Most flows at a time, whatever their state.
+    /// Most flows at a time, whatever their state. Beyond, its own flows give way to its new ones
+    /// in the order in which they do on a full table, established ones never.
     pub max_flows: u32,
     /// Most new flows a second; as many may come at once.
     pub new_per_second: u32,

@@ -13,7 +13,7 @@
 //!            timers:  16-bit "look at it from then on"                           2
 //!            classes: who gives way to a new flow when the table is full       0.5
 //!            challenges                                                        0.1
-//!            shares:  if interfaces have limits                                 (2)
+//!            shares:  if interfaces have limits                                (14)
 //!            v6:      both addresses, memory untouched until an IPv6 flow uses it (32)
 //!            records: 64-bit counts, untouched until a flow is heavy             (32)
 //! ```
@@ -25,7 +25,8 @@
 //! Expired entries, then untracked flows, tombstones, unanswered flows and unfinished handshakes
 //! give way to new flows, each found in constant time (give_way.rs); established ones never do. A
 //! SYN flood thus only turns over what the established flows leave, oldest first: a new connection
-//! gets in if it is established before the flood has gone round that once.
+//! gets in if it is established before the flood has gone round that once. At the limit of an
+//! interface it is the same among its own flows (share.rs).
 //!
 //! Expired entries are those that the sweep can know of: it is run when the table is full, once in
 //! 17 ms, and sees a deadline up to 0.27 s after it has passed.
@@ -64,6 +65,7 @@ mod numbers;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod related;
+mod rings;
 mod shard;
 mod share;
 mod sides;

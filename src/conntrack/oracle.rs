@@ -7,7 +7,7 @@ use super::config::{ShardConfig, TcpPickup};
 use super::flow::{Admission, FlowClass, FlowState, NewFlow, Track, Traffic};
 use super::give_way::Yields;
 use crate::clock::Tick;
-use crate::packet::{End, FlowKey, IpPacket, TcpHeader, Transport};
+use crate::packet::{End, FlowKey, Fragment, IpPacket, TcpHeader, Transport};
 
 /// What one side of a TCP connection has said.
 #[derive(Clone, Debug, Default)]
@@ -191,7 +191,13 @@ impl Oracle {
         }
         let me = usize::from(from != flow.new.opener);
         let before = flow.state;
+        let is_later = matches!(packet.fragment, Fragment::Later { .. });
+        let is_piece = packet.fragment != Fragment::Whole;
         let (mut track, refreshes) = match packet.transport {
+            // Pieces of TCP pass or not, and move nothing; later ones of others pass.
+            _ if is_piece && flow.state.is_tombstone() => (Track::Invalid, false),
+            Transport::Tcp(ref s) if is_piece => (flow.verdict(me, s, is_strict), false),
+            _ if is_later => (Track::Pass, false),
             Transport::Tcp(ref s) => flow.track_tcp(me, s, is_strict),
             Transport::Icmp { code, .. } if me == 0 && flow.code != Some(code) => {
                 (Track::Reopen, false)
@@ -199,8 +205,11 @@ impl Oracle {
             _ => (Track::Pass, true),
         };
         flow.is_answered |= match packet.transport {
-            Transport::Tcp(_) => flow.halves[1].end.is_some(),
-            _ => me == 1,
+            Transport::Tcp(_) => {
+                let [opener, other] = &flow.halves;
+                other.end.is_some() || flow.is_midstream && opener.is_syn_acked
+            }
+            _ => me == 1 && !is_later,
         };
         let is_closed_now = flow.state.is_tombstone();
         if track == Track::Invalid && is_untracked {
@@ -297,6 +306,14 @@ impl OracleFlow {
             }
             _ => FlowState::Established,
         };
+    }
+
+    /// What a segment that came in pieces comes to.
+    fn verdict(&self, me: usize, s: &TcpHeader, is_strict: bool) -> Track {
+        match kind(s) {
+            Kind::Syn => Track::Pass,
+            _ => self.clone().track_tcp(me, s, is_strict).0,
+        }
     }
 
     /// Verdict, and whether the timer restarts even if the state stays.
@@ -459,7 +476,6 @@ impl OracleFlow {
         stray: (Track, bool),
         is_strict: bool,
     ) -> (Track, bool) {
-        let it = 1 - me;
         match kind(s) {
             Kind::Rst => self.in_reset(me, s, stray),
             Kind::Syn => {
@@ -526,9 +542,15 @@ impl OracleFlow {
     fn in_time_wait(&mut self, me: usize, s: &TcpHeader) -> (Track, bool) {
         let it = 1 - me;
         let is_last = self.halves[me].end == Some(end_of(s));
+        let before = self.halves[me].end.unwrap().wrapping_sub(end_of(s));
+        let is_old = before <= self.window_bytes(it).max(66_000);
         let acks_all = s.flags.ack() && self.halves[it].end == Some(s.acknowledgment);
         match kind(s) {
             Kind::Ack if s.flags.fin() && is_last && acks_all => {
+                self.halves[it].may_answer = true;
+                (Track::Pass, false)
+            }
+            Kind::Ack if !s.flags.fin() && s.payload_len > 0 && acks_all && is_old => {
                 self.halves[it].may_answer = true;
                 (Track::Pass, false)
             }

@@ -17,6 +17,7 @@ use super::table::Table;
 use super::tcp::{self, Aside, Step};
 use super::timer::{Beat, Timers};
 use super::traffic::{FLOWS_MAX, Records};
+use super::window::is_sent;
 use crate::clock::Tick;
 use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
 use crate::types::{Generation, InterfaceSlot, LinkId, PortSide, RuleSlot, protocol};
@@ -101,13 +102,21 @@ impl Shard {
         is_live.then_some(FlowIndex(slot))
     }
 
-    /// Whether an ICMP error that quotes a packet of this flow may be related to it: it is alive
-    /// and no tombstone. Asking refreshes nothing.
-    #[inline]
+    /// Whether an ICMP error that quotes this packet of a flow, sent by `from`, may be related to
+    /// it: it is alive and no tombstone, and of TCP the quoted number may be one that was sent of
+    /// late, which who only knows of the flow cannot tell. Asking refreshes nothing.
     #[must_use]
-    pub fn can_relate(&self, index: FlowIndex, now: Tick) -> bool {
+    pub fn can_relate(&self, index: FlowIndex, quoted: &IpPacket, from: End, now: Tick) -> bool {
         let entry = self.table.entry(index.0);
-        entry.is_some_and(|entry| entry.is_live(Beat::of(now)) && !entry.is_tombstone())
+        let live = |entry: &&Entry| entry.is_live(Beat::of(now)) && !entry.is_tombstone();
+        entry
+            .filter(live)
+            .is_some_and(|entry| match quoted.transport {
+                Transport::Tcp(ref segment) => {
+                    is_sent(entry, entry.side_of(from), segment.sequence)
+                }
+                _ => true,
+            })
     }
 
     /// What the flow was admitted as. Of a number that is no flow: a tombstone of nobody.
@@ -122,7 +131,9 @@ impl Shard {
     /// Takes a packet of a flow into account: moves its state and deadline, and counts the packet
     /// if it passes. `from` is the end that sent it, `frame_len` the length of its frame.
     ///
-    /// A fragment after the first passes with its flow and leaves its state and deadline alone.
+    /// A fragment after the first passes with its flow and leaves its state and deadline alone; so
+    /// does any fragment of TCP, which is asked about with the header of the first: what has no
+    /// place in the connection does not pass in pieces either.
     #[inline]
     pub fn track(
         &mut self,
@@ -149,7 +160,7 @@ impl Shard {
         let Some(state) = entry.state else {
             return Track::Invalid;
         };
-        self.give_way.move_to(index.0, yielded, entry.yields());
+        let moved = (yielded != entry.yields()).then_some(*entry);
         if step == Step::Refresh || entry.state != before {
             let beat = Beat::of(now);
             let deadline = beat.after(span_of(&self.spans, state));
@@ -169,7 +180,7 @@ impl Shard {
                 Step::Keep
             };
         }
-        match step {
+        let track = match step {
             Step::Refresh | Step::Keep | Step::Doubt => {
                 let weight = entry.weight();
                 let weight = self
@@ -180,7 +191,11 @@ impl Shard {
             }
             Step::Invalid => Track::Invalid,
             Step::Reopen => Track::Reopen,
+        };
+        if let Some(moved) = moved {
+            self.refile(index.0, &moved, yielded, moved.yields());
         }
+        track
     }
 
     /// What a packet that belongs to no flow may do if the rules allow it.
@@ -230,7 +245,8 @@ impl Shard {
         entry.stamp(generation);
         let yielded = entry.yields();
         entry.set_class(class);
-        self.give_way.move_to(index.0, yielded, entry.yields());
+        let moved = *entry;
+        self.refile(index.0, &moved, yielded, moved.yields());
     }
 
     /// Gives one interface a limit of its own, or (`None`) the default again. `false` if there are
@@ -262,6 +278,12 @@ impl Shard {
             admission: self.admission(packet),
         });
         self.datagrams.admit(link, side, packet, flow, now)
+    }
+
+    /// Says how many fragments may wait here at a time, at most [`super::WAITING_MAX`]; before any
+    /// does.
+    pub fn limit_waiting(&mut self, count: usize) {
+        self.datagrams.limit_waiting(count);
     }
 
     /// The next fragment that need not wait any longer; its ticket is free again.
@@ -420,6 +442,11 @@ fn advance(
     packet: &IpPacket,
     is_strict: bool,
 ) -> Step {
+    if packet.fragment != Fragment::Whole
+        && let Some(step) = advance_by_piece(entry, aside, side, packet, is_strict)
+    {
+        return step;
+    }
     match entry.state {
         Some(FlowState::Udp) => {
             advance_udp(entry, side);
@@ -430,14 +457,31 @@ fn advance(
             Step::Refresh
         }
         Some(FlowState::Icmp) => advance_icmp(entry, side, packet),
-        Some(state) => match packet.transport {
+        Some(_) => match packet.transport {
             Transport::Tcp(ref segment) => tcp::advance(entry, aside, side, segment, is_strict),
-            // A later fragment of a segment: its header went before it.
-            _ if state.is_tombstone() => Step::Invalid,
-            _ => Step::Keep,
+            _ => Step::Invalid,
         },
         None => Step::Invalid,
     }
+}
+
+/// What a fragment does; `None` where it does what its whole packet would.
+#[cold]
+#[inline(never)]
+fn advance_by_piece(
+    entry: &Entry,
+    aside: &mut Aside<'_>,
+    side: Side,
+    packet: &IpPacket,
+    is_strict: bool,
+) -> Option<Step> {
+    if entry.is_tombstone() {
+        return Some(Step::Invalid);
+    }
+    if let Transport::Tcp(ref segment) = packet.transport {
+        return Some(tcp::verdict(entry, aside, side, segment, is_strict));
+    }
+    matches!(packet.fragment, Fragment::Later { .. }).then_some(Step::Keep)
 }
 
 /// Two packets each way make a stream (Semantics: more than one request and response).

@@ -1,10 +1,16 @@
 //! What each interface has of the table: its flows, and how fast it may open new ones.
 //!
+//! At its limit its own flows give way to its new ones, in the order of give_way.rs: else whoever
+//! can have it send or receive SYNs could shut it out with as many as its share. They are found as
+//! fast as those of the table: each interface has a list for each class, the oldest first.
+//!
 //! The table of interfaces has a fixed size. When it is full of interfaces that have flows or have
 //! opened some within the last second, one more interface gets no new flow: without a count its
 //! limit could not be kept.
 
 use super::config::PerInterface;
+use super::give_way::{Room, Yields};
+use super::rings::{self, Rings};
 use crate::clock::Tick;
 use crate::types::InterfaceSlot;
 
@@ -32,21 +38,36 @@ struct Share {
     flows: u32,
     /// Up to when the new flows so far use up the rate, in nanoseconds.
     spent_until: u64,
+    /// Its flows that give way, in the order of [`Yields`]: the first of each class, and how many.
+    firsts: [u32; Yields::ALL.len()],
+    counts: [u32; Yields::ALL.len()],
 }
 
-const _: () = assert!(size_of::<Share>() == 16);
+const _: () = assert!(size_of::<Share>() == 48);
 
 impl Share {
     const FREE: Self = Self {
         interface: NOBODY,
         flows: 0,
         spent_until: 0,
+        firsts: [rings::NOBODY; Yields::ALL.len()],
+        counts: [0; Yields::ALL.len()],
     };
+
+    /// Whether nothing is left to remember.
+    fn is_idle(&self, now: Tick) -> bool {
+        self.flows == 0 && self.spent_until <= now.0 && self.counts == Self::FREE.counts
+    }
 }
 
 /// The interface has all that it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OverLimit;
+pub(super) enum OverLimit {
+    /// All the new flows of this second, or it cannot be counted.
+    Rate,
+    /// All the flows.
+    Flows,
+}
 
 /// The interfaces of a shard and their limits.
 #[derive(Debug)]
@@ -56,6 +77,8 @@ pub(super) struct Shares {
     own: Vec<(u32, PerInterface)>,
     /// A power of two of them, or none if nothing is limited.
     cells: Vec<Share>,
+    /// Lists through the slots of flows that give way.
+    rings: Rings,
     /// Interfaces in `cells`, and how many there may be.
     len: usize,
     len_max: usize,
@@ -76,6 +99,7 @@ impl Shares {
             limit,
             own: Vec::with_capacity(if is_counting { OWN_LIMITS_MAX } else { 0 }),
             cells: vec![Share::FREE; cells],
+            rings: Rings::new(if is_counting { max_flows as usize } else { 0 }),
             len: 0,
             len_max: cells / 2,
             hand: 0,
@@ -113,6 +137,12 @@ impl Shares {
         self.admit_counted(interface.0, now)
     }
 
+    /// Whether flows are counted by interface.
+    #[inline]
+    pub(super) fn is_counting(&self) -> bool {
+        !self.cells.is_empty()
+    }
+
     /// Takes a flow of an interface back.
     #[inline]
     pub(super) fn release(&mut self, interface: InterfaceSlot) {
@@ -141,28 +171,92 @@ impl Shares {
     pub(super) fn bytes(&self) -> usize {
         let own = size_of::<(u32, PerInterface)>().saturating_mul(self.own.capacity());
         let cells = size_of::<Share>().saturating_mul(self.cells.len());
-        own.saturating_add(cells)
+        own.saturating_add(cells).saturating_add(self.rings.bytes())
+    }
+
+    /// Moves a flow of an interface from one class to another; `None` is none.
+    pub(super) fn move_to(
+        &mut self,
+        interface: u32,
+        slot: u32,
+        from: Option<Yields>,
+        to: Option<Yields>,
+    ) {
+        let Some(at) = self.find(interface) else {
+            return;
+        };
+        let Self { cells, rings, .. } = self;
+        let share = cells.get_mut(at).filter(|s| s.interface == interface);
+        let Some(share) = share.filter(|_| interface != NOBODY) else {
+            debug_assert!(false, "an interface with flows is counted");
+            return;
+        };
+        if let Some(class) = from
+            && let Some(first) = share.firsts.get_mut(class as usize)
+            && let Some(count) = share.counts.get_mut(class as usize)
+        {
+            rings.remove(first, slot);
+            *count = count.saturating_sub(1);
+        }
+        if let Some(class) = to
+            && let Some(first) = share.firsts.get_mut(class as usize)
+            && let Some(count) = share.counts.get_mut(class as usize)
+        {
+            rings.push(first, slot);
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// The next flow of an interface to give way to another one of it, by the rules of the table.
+    pub(super) fn next(
+        &mut self,
+        interface: InterfaceSlot,
+        room: Room,
+        is_young: impl Fn(u32) -> bool,
+    ) -> Option<(u32, Yields)> {
+        let share = self.share(interface.0)?;
+        let [untracked, tombstone, unanswered, half_open] = share.firsts;
+        let [.., unanswered_count, half_open_count] = share.counts;
+        let is_there = |slot: u32| slot != rings::NOBODY;
+        if is_there(untracked) {
+            Some((untracked, Yields::Untracked))
+        } else if room == Room::Spare {
+            None
+        } else if is_there(tombstone) {
+            Some((tombstone, Yields::Tombstone))
+        } else if is_there(unanswered)
+            && (unanswered_count >= half_open_count || !is_young(unanswered))
+        {
+            Some((unanswered, Yields::Unanswered))
+        } else {
+            is_there(half_open).then_some((half_open, Yields::HalfOpen))
+        }
     }
 
     #[inline(never)]
     fn admit_counted(&mut self, interface: u32, now: Tick) -> Result<(), OverLimit> {
         let limit = self.limit_of(interface);
         if self.share(interface).is_none() {
-            self.add(interface, now).ok_or(OverLimit)?;
+            self.add(interface, now).ok_or(OverLimit::Rate)?;
         }
-        let share = self.share(interface).ok_or(OverLimit)?;
-        if limit.max_flows != 0 && share.flows >= limit.max_flows {
-            return Err(OverLimit);
-        }
+        let share = self.share(interface).ok_or(OverLimit::Rate)?;
+        let is_full = limit.max_flows != 0 && share.flows >= limit.max_flows;
         if limit.new_per_second != 0 {
             // A bucket of one second's worth, kept as the time at which it is full again.
             let step = step(limit);
             let spent_until = share.spent_until.max(now.0).saturating_add(step);
             let burst = step.saturating_mul(u64::from(limit.new_per_second));
             if spent_until.saturating_sub(now.0) > burst {
-                return Err(OverLimit);
+                return Err(OverLimit::Rate);
             }
-            share.spent_until = spent_until;
+            share.spent_until = if is_full {
+                share.spent_until
+            } else {
+                spent_until
+            };
+        }
+        if is_full {
+            return Err(OverLimit::Flows);
         }
         share.flows = share.flows.saturating_add(1);
         Ok(())
@@ -221,7 +315,7 @@ impl Shares {
             let at = self.hand & mask;
             self.hand = at.wrapping_add(1);
             let share = self.cells.get(at).copied().unwrap_or(Share::FREE);
-            if share.interface != NOBODY && share.flows == 0 && share.spent_until <= now.0 {
+            if share.interface != NOBODY && share.is_idle(now) {
                 self.remove(at);
                 return true;
             }
@@ -264,8 +358,15 @@ fn step(limit: PerInterface) -> u64 {
 
 #[cfg(test)]
 impl Shares {
-    pub(super) fn is_counting(&self) -> bool {
-        !self.cells.is_empty()
+    /// Slots of an interface's flows that give way, by class.
+    pub(super) fn yielding(&mut self, interface: InterfaceSlot) -> [Vec<u32>; 4] {
+        let share = self.share(interface.0).copied().unwrap_or(Share::FREE);
+        let found = share.firsts.map(|first| self.rings.all(first));
+        assert_eq!(
+            found.each_ref().map(Vec::len),
+            share.counts.map(|n| n as usize)
+        );
+        found
     }
 
     /// Flows that are counted for an interface.

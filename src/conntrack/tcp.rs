@@ -23,7 +23,7 @@
 //!               RST, of what is sent and not acked yet          passes; the deadline comes nearer
 //!               any other RST                                   passes, changes nothing; Invalid
 //!                                                               if strict
-//!  time-wait    the last FIN repeated, exact                    passes
+//!  time-wait    the last FIN repeated, or data before it, exact passes
 //!               one ACK or RST after it from the other side,
 //!               exact and empty                                 passes
 //!  time-wait,   SYN with another ISN than the opener's          Reopen
@@ -148,6 +148,27 @@ pub(super) fn advance(
         Some(FlowState::TimeWait) => time_wait(entry, aside.cold, side, segment),
         Some(FlowState::Reset) => after_close(entry, aside.cold, side, segment),
         _ => Step::Invalid,
+    }
+}
+
+/// What a segment would come to that came in pieces: it passes or not, and changes nothing, since
+/// that would need bytes that are not here.
+#[cold]
+#[inline(never)]
+pub(super) fn verdict(
+    entry: &Entry,
+    aside: &mut Aside<'_>,
+    side: Side,
+    segment: &TcpHeader,
+    is_strict: bool,
+) -> Step {
+    // A SYN begins nothing in pieces, and its number is not to be noted.
+    if segment.flags.is_open() {
+        return Step::Keep;
+    }
+    match advance(&mut { *entry }, aside, side, segment, is_strict) {
+        Step::Invalid => Step::Invalid,
+        Step::Refresh | Step::Keep | Step::Doubt | Step::Reopen => Step::Keep,
     }
 }
 
@@ -438,9 +459,18 @@ fn time_wait(entry: &mut Entry, cold: &Cold, side: Side, segment: &TcpHeader) ->
     if flags.syn() {
         return after_close(entry, cold, side, segment);
     }
-    let is_exact = end_of(segment) == entry.end.of(side);
+    let (end, sent) = (end_of(segment), entry.end.of(side));
+    let is_exact = end == sent;
     let acks_all = flags.ack() && segment.acknowledgment == entry.end.of(other);
-    if flags.fin() && !flags.rst() && is_exact && acks_all {
+    let is_repeated = match flags.fin() {
+        true => is_exact,
+        // What comes before the FIN is repeated first.
+        false => {
+            let room = window(entry, other).max(ACK_LAG_MIN);
+            segment.payload_len > 0 && is_within(end, sent.wrapping_sub(room), sent)
+        }
+    };
+    if is_repeated && !flags.rst() && acks_all {
         entry.set(Mark::Owes, other);
         return Step::Keep;
     }

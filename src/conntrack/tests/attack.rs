@@ -260,26 +260,3 @@ fn blind_segments_do_not_close_a_connection_that_was_picked_up() {
         "closed by {sent} segments of somebody who knows no number"
     );
 }
-
-/// Pings that a host inside answers are no connections, whoever sends them.
-#[test]
-fn flood_of_answered_pings_leaves_room_for_a_new_connection() {
-    let mut shard = Shard::new(&config(1_000), seconds(1));
-    let query = |kind, (source, destination)| {
-        let transport = Transport::Icmp {
-            kind,
-            code: 0,
-            id: 5,
-            target: None,
-        };
-        packet(v4(source, destination), protocol::ICMP, transport)
-    };
-    let host = 0xc000_0201;
-    for number in 0..1_000u32 {
-        let spoofed = 0x8000_0000 | number;
-        open(&mut shard, &query(8, (spoofed, host)), seconds(1)).unwrap();
-        track(&mut shard, &query(0, (host, spoofed)), seconds(1)).unwrap();
-    }
-    let [syn, ..] = handshake(0x0b00_0001);
-    assert_eq!(deliver(&mut shard, &syn, seconds(2)), Some(()));
-}

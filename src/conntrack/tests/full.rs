@@ -180,7 +180,11 @@ fn open_of(shard: &mut Shard, interface: u32, number: u32, now: Tick) -> Result<
         ..new_flow(from)
     };
     let hash = shard.hash(&key);
-    shard.open(&key, hash, &new, &request, 60, now).map(|_| ())
+    let index = shard.open(&key, hash, &new, &request, 60, now)?;
+    // Answered, it gives way to nobody.
+    let answer = udp((number >> 16, 53), (interface, number as u16));
+    shard.track(index, &answer, from.opposite(), 60, now);
+    Ok(())
 }
 
 #[test]
@@ -318,4 +322,31 @@ fn flood_within_a_share_gives_way_to_a_new_connection_of_it() {
     }
     let opened = open(&mut shard, &handshake(200)[0], seconds(3));
     assert!(opened.is_ok(), "{opened:?}, with 9,900 free entries");
+    assert!(
+        !is_there(&shard, 0) && is_there(&shard, 1),
+        "the oldest goes"
+    );
+    shard.check();
+}
+
+#[test]
+fn flows_of_a_share_give_way_in_order_and_to_nobody_elses() {
+    let mut shard = limited(4, 0);
+    connect(&mut shard, 1, 3, seconds(1));
+    let reset = tcp(1, true, segment(TcpFlags::RST, 1, 0));
+    track(&mut shard, &reset, seconds(1));
+    connect(&mut shard, 2, 1, seconds(1));
+    connect(&mut shard, 3, 2, seconds(1));
+    connect(&mut shard, 4, 3, seconds(1));
+    open_of(&mut shard, 9, 1, seconds(1)).unwrap();
+    for gone in 1..=3 {
+        assert!(is_there(&shard, gone));
+        connect(&mut shard, 100 + gone, 3, seconds(1));
+        assert!(!is_there(&shard, gone), "{gone} is next");
+        shard.check();
+    }
+    let refused = open(&mut shard, &handshake(200)[0], seconds(1));
+    assert_eq!(refused, Err(OpenError::Limit), "established ones stay");
+    open_of(&mut shard, 9, 2, seconds(1)).unwrap();
+    assert_eq!(shard.stats().evicted, 3);
 }

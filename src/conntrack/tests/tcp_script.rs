@@ -386,6 +386,22 @@ fn time_wait_passes_one_answer_to_each_exact_repeated_fin() {
 }
 
 #[test]
+fn time_wait_passes_data_that_is_repeated_before_the_fin() {
+    run(&after_handshake(
+        "> FA seq=1 ack=1            : pass closing
+         < A  seq=1 ack=2 len=100    : pass closing
+         < FA seq=101 ack=2          : pass closing
+         > A  seq=2 ack=102          : pass time-wait
+         < A  seq=1 ack=2 len=100    : pass time-wait
+         > A  seq=2 ack=102          : pass time-wait
+         > A  seq=2 ack=102          : invalid time-wait
+         < A  seq=1 ack=1 len=100    : invalid time-wait
+         < A  seq=100 ack=2 len=3    : invalid time-wait
+         < A  seq=-70000 ack=2 len=1 : invalid time-wait",
+    ));
+}
+
+#[test]
 fn tombstone_timer_never_restarts() {
     run(&after_handshake(
         "> FA seq=1 ack=1 : pass closing

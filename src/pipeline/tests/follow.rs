@@ -213,11 +213,20 @@ fn an_error_neither_refreshes_a_flow_nor_relates_to_a_tombstone() {
 
     let mut world = World::new(WEB);
     world.passes(Outside, &request().syn().sequence(10), PassReason::Rule);
-    let refused = request().reversed().rst().ack().acknowledgment(11);
-    let about_refusal = unreachable("203.0.113.1", "10.0.0.1", &refused);
-    world.passes(Outside, &about_refusal, PassReason::Related);
+    let accepted = request().reversed().syn().ack().sequence(500);
+    world.passes(
+        Inside,
+        &accepted.clone().acknowledgment(11),
+        PassReason::Tracked,
+    );
+    // Who knows the tuple alone does not spend what honest errors need.
+    let forged = unreachable("203.0.113.1", "10.0.0.1", &accepted.clone().sequence(9_000));
+    world.drops(Outside, &forged, DropReason::NoRule);
+    let about_answer = unreachable("203.0.113.1", "10.0.0.1", &accepted);
+    world.passes(Outside, &about_answer, PassReason::Related);
+    let refused = request().reversed().rst().sequence(501);
     world.passes(Inside, &refused, PassReason::Tracked);
-    world.drops(Outside, &about_refusal, DropReason::NoRule);
+    world.drops(Outside, &about_answer, DropReason::NoRule);
 }
 
 #[test]

@@ -663,11 +663,15 @@ impl OracleFlow {
             end = right;
         }
         let is_scaled = self.state != FlowState::SynReceived;
+        let acked = self.halves[1 - me].ack;
         let mine = &mut self.halves[me];
         mine.end = Some(match known {
             Some(known) if gap(end, known) <= 0 => known,
             _ => end,
         });
+        if acked.is_some_and(|acked| gap(acked, end) > 0) {
+            return;
+        }
         if is_scaled {
             mine.window = mine.window.max(u64::from(s.window));
         }

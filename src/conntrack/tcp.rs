@@ -190,12 +190,14 @@ pub(super) fn advance_plain(entry: &mut Entry, side: Side, segment: &Brief) -> b
     let end = sequence.wrapping_add(segment.payload_len);
     let (sent, other_sent) = (entry.end.of(side), entry.end.of(other));
     let room = window(entry, other);
-    let right = entry.ack.of(other).wrapping_add(room);
+    let acked = entry.ack.of(other);
+    let right = acked.wrapping_add(room);
     let left = sent.wrapping_sub(room);
     let lag = window(entry, side).max(ACK_LAG_MIN);
-    // All four of `is_in_window` at once, and that the end has room: the sign of each is set where
-    // it does not hold.
+    // All four of `is_in_window` at once, and that the end has room and is not an old one: the sign
+    // of each is set where it does not hold.
     let fails = right.wrapping_sub(end)
+        | end.wrapping_sub(acked)
         | end.wrapping_sub(left)
         | other_sent.wrapping_sub(ack)
         | ack.wrapping_sub(other_sent.wrapping_sub(lag));

@@ -105,6 +105,11 @@ pub(super) fn learn(entry: &mut Entry, side: Side, segment: &TcpHeader) {
         }
         entry.set(Mark::Seen, side);
     }
+    // Of one that its receiver has had long ago it does not look at the rest either (RFC 9293
+    // §3.10.7.4); else somebody who repeats old numbers could acknowledge in another's name.
+    if entry.has(Mark::Acked, other) && is_after(entry.ack.of(other), end) {
+        return;
+    }
     learn_ack(entry, side, ack);
     if !entry.has(Mark::Seen, other) && is_after(ack, entry.end.of(other)) {
         *entry.end.at(other) = ack;

@@ -381,7 +381,7 @@ pub(crate) struct Floor {
     mask: u64,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Line([u64; 8]);
 

@@ -30,7 +30,7 @@ use super::flow::{FlowClass, FlowState, NewFlow};
 use super::give_way::Yields;
 use super::hit::Moment;
 use super::numbers::Narrow;
-use super::sides::{Mark, Side, Sides, mark_bit};
+use super::sides::{MARK_LENIENT, Mark, Side, Sides, mark_bit};
 use super::timer::Beat;
 use super::traffic::{Weight, Words};
 use crate::clock::Tick;
@@ -52,8 +52,8 @@ pub(super) struct Entry {
     service: u16,
     /// `None`: free.
     pub(super) state: Option<FlowState>,
-    /// TCP: window scales, the opener's in the low half; [`SCALE_NONE`] while unknown. ICMP: the
-    /// opener's code.
+    /// TCP: window scales, the opener's in the low half; until the handshake is complete those
+    /// that were offered, or [`SCALE_NONE`]. ICMP: the opener's code.
     scales: u8,
     generation: [u8; 3],
     pub(super) interface: Narrow,
@@ -279,8 +279,12 @@ impl Entry {
         self.state.is_some() && now.is_before(self.deadline)
     }
 
-    /// Beats since the packet that moved its deadline last, given how long each state lasts.
+    /// Beats since the packet that moved its deadline last, given how long each state lasts; the
+    /// most that there are once it has expired.
     pub(super) fn idle(&self, spans: &[u32; FlowState::COUNT], now: Beat) -> u32 {
+        if !self.is_live(now) {
+            return u32::MAX;
+        }
         let span = self.state.and_then(|state| spans.get(state as usize));
         let left = self.deadline.wrapping_sub(now.low());
         span.map_or(0, |span| span.saturating_sub(left))
@@ -292,7 +296,9 @@ impl Entry {
         if self.is_untracked() {
             return self.state.map(|_| Yields::Untracked);
         }
-        let is_answered = self.has(Mark::Seen, Side::Reply);
+        let is_lenient = self.marks & MARK_LENIENT != 0;
+        let is_answered = self.has(Mark::Seen, Side::Reply)
+            || is_lenient && self.has(Mark::Answered, Side::Original);
         match self.state? {
             FlowState::TimeWait | FlowState::Reset => Some(Yields::Tombstone),
             FlowState::SynSent => Some(Yields::Unanswered),

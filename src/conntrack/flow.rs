@@ -244,7 +244,8 @@ pub struct FlowView {
     pub state: FlowState,
     /// Time since it was opened, to two seconds.
     pub age: Duration,
-    /// Time since the last packet that moved its deadline.
+    /// Time since the last packet that moved its deadline; more where a reset that may be none has
+    /// brought that nearer.
     pub idle: Duration,
     /// Time until it expires.
     pub expires_in: Duration,
@@ -336,4 +337,7 @@ pub struct ShardMemory {
     pub ipv6: usize,
     /// What it uses more if all of them are heavy: 4,096 packets or 1 MiB of one side.
     pub heavy: usize,
+    /// What it uses more if all of them can give way to others of their interface, since it may
+    /// have only so many.
+    pub limited: usize,
 }

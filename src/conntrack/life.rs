@@ -5,6 +5,7 @@ use super::flow::{FlowClass, FlowHash, FlowIndex, FlowState, NewFlow, OpenError}
 use super::give_way::{ANSWER_BEATS, Room, Yields};
 use super::numbers::Narrow;
 use super::shard::Shard;
+use super::share::OverLimit;
 use super::sides::{Mark, Side};
 use super::tcp;
 use super::timer::{Beat, SWEEP_BATCH, SWEEPS_PER_TURN};
@@ -41,6 +42,9 @@ impl Shard {
         }
         let mut admitted = self.shares.admit(new.interface, now);
         if admitted.is_err() && self.reclaim(beat) {
+            admitted = self.shares.admit(new.interface, now);
+        }
+        if admitted == Err(OverLimit::Flows) && self.make_own_room(new, beat) {
             admitted = self.shares.admit(new.interface, now);
         }
         if admitted.is_err() {
@@ -150,19 +154,41 @@ impl Shard {
         if self.reclaim(now) {
             return true;
         }
-        let room = match class {
-            FlowClass::Untracked => Room::Spare,
-            _ if self.displacements_left == 0 => Room::Closed,
-            FlowClass::Tracked | FlowClass::Unenforced => Room::Any,
-        };
+        let room = self.room_of(class);
         let (table, spans) = (&self.table, &self.spans);
         let is_young = |slot| {
             let entry = table.entry(slot);
             entry.is_some_and(|entry| entry.idle(spans, now) < ANSWER_BEATS)
         };
-        let Some((slot, yields)) = self.give_way.next(room, is_young) else {
-            return false;
+        let next = self.give_way.next(room, is_young);
+        next.is_some_and(|(slot, yields)| self.displace(slot, yields, now))
+    }
+
+    /// Makes sure that an interface at its limit may have one flow more.
+    #[cold]
+    #[inline(never)]
+    fn make_own_room(&mut self, new: &NewFlow, now: Beat) -> bool {
+        let (table, spans) = (&self.table, &self.spans);
+        let is_young = |slot| {
+            let entry = table.entry(slot);
+            entry.is_some_and(|entry| entry.idle(spans, now) < ANSWER_BEATS)
         };
+        let room = self.room_of(new.class);
+        let next = self.shares.next(new.interface, room, is_young);
+        next.is_some_and(|(slot, yields)| self.displace(slot, yields, now))
+    }
+
+    /// Whose place a new flow may take.
+    fn room_of(&self, class: FlowClass) -> Room {
+        match class {
+            FlowClass::Untracked => Room::Spare,
+            _ if self.displacements_left == 0 => Room::Closed,
+            FlowClass::Tracked | FlowClass::Unenforced => Room::Any,
+        }
+    }
+
+    /// Takes the entry of a flow that gives way.
+    fn displace(&mut self, slot: u32, yields: Yields, now: Beat) -> bool {
         let is_live = self.table.entry(slot).is_some_and(|e| e.is_live(now));
         let hash = self.table.hash_of(slot);
         if !hash.is_some_and(|hash| self.forget(slot, hash)) {
@@ -204,7 +230,7 @@ impl Shard {
             self.release_parts(&entry);
             return None;
         };
-        self.started(slot, &entry, None, deadline, packet);
+        self.started(slot, &entry, deadline, packet);
         Some(FlowIndex(slot))
     }
 
@@ -233,8 +259,9 @@ impl Shard {
         };
         let old = *to;
         (*to, *to_cold) = (entry, cold);
+        self.refile(slot, &old, old.yields(), None);
         self.release_parts(&old);
-        self.started(slot, &entry, old.yields(), deadline, packet);
+        self.started(slot, &entry, deadline, packet);
     }
 
     /// The entry of a flow that `packet` opens, and its deadline; `None` if its interface has no
@@ -274,17 +301,10 @@ impl Shard {
         Some((entry, cold, deadline))
     }
 
-    /// Files a flow that has begun; `yielded` is what the entry's last one was.
-    fn started(
-        &mut self,
-        slot: u32,
-        entry: &Entry,
-        yielded: Option<Yields>,
-        deadline: Beat,
-        packet: &IpPacket,
-    ) {
+    /// Files a flow that has begun.
+    fn started(&mut self, slot: u32, entry: &Entry, deadline: Beat, packet: &IpPacket) {
         self.timers.file(slot, deadline);
-        self.give_way.move_to(slot, yielded, entry.yields());
+        self.refile(slot, entry, None, entry.yields());
         self.counts.opened = self.counts.opened.saturating_add(1);
         let is_middle = match packet.transport {
             Transport::Tcp(ref segment) => !segment.flags.is_open(),
@@ -301,12 +321,29 @@ impl Shard {
             return false;
         };
         self.timers.clear(slot);
-        self.give_way.move_to(slot, entry.yields(), None);
+        self.refile(slot, &entry, entry.yields(), None);
         if let Some(interface) = self.interfaces.slot(entry.interface) {
             self.shares.release(InterfaceSlot(interface));
         }
         self.release_parts(&entry);
         true
+    }
+
+    /// Moves a flow from one class of those that give way to another.
+    #[inline]
+    pub(super) fn refile(
+        &mut self,
+        slot: u32,
+        entry: &Entry,
+        from: Option<Yields>,
+        to: Option<Yields>,
+    ) {
+        self.give_way.move_to(slot, from, to);
+        if from != to && self.shares.is_counting() {
+            let interface = self.interfaces.slot(entry.interface);
+            self.shares
+                .move_to(interface.unwrap_or(u32::MAX), slot, from, to);
+        }
     }
 
     /// Gives back what an entry holds besides its line.

@@ -13,7 +13,7 @@
 //!            timers:  16-bit "look at it from then on"                           2
 //!            classes: who gives way to a new flow when the table is full       0.5
 //!            challenges                                                        0.1
-//!            shares:  if interfaces have limits                                 (2)
+//!            shares:  if interfaces have limits                                (14)
 //!            v6:      both addresses, memory untouched until an IPv6 flow uses it (32)
 //!            records: 64-bit counts, untouched until a flow is heavy             (32)
 //! ```
@@ -26,7 +26,8 @@
 //! give way to new flows, each found in constant time (give_way.rs); established ones never do. A
 //! SYN flood thus only turns over what the established flows leave, oldest first: a new connection
 //! gets in if it is established before the flood has gone round that once. Of one batch only so
-//! many new flows displace such that wait ([`Shard::limit_displacements`]); the rest is shed.
+//! many new flows displace such that wait ([`Shard::limit_displacements`]); the rest is shed. At
+//! the limit of an interface it is the same among its own flows (share.rs).
 //!
 //! Expired entries are those that the sweep can know of: it is run when the table is full, once in
 //! 17 ms, and sees a deadline up to 0.27 s after it has passed.
@@ -65,6 +66,7 @@ mod numbers;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod related;
+mod rings;
 mod shard;
 mod share;
 mod sides;
@@ -75,6 +77,7 @@ mod tests;
 mod timer;
 mod traffic;
 mod weed;
+mod window;
 
 pub use config::{PerInterface, ShardConfig, TIMEOUT_MAX, TcpPickup, Timeouts};
 pub use flow::{

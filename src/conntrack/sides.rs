@@ -55,7 +55,7 @@ pub(super) enum Mark {
     Seen = 0,
     /// TCP: its `ack` is known. UDP: it sent more than one packet.
     Acked = 2,
-    /// Its SYN is acknowledged.
+    /// Its SYN is acknowledged. Of a picked-up connection's opener: it was answered.
     Answered = 4,
     /// It sent a FIN; its `end` is final.
     Fin = 6,
@@ -69,7 +69,7 @@ pub(super) enum Mark {
 
 /// Marks that are about the flow.
 pub(super) const MARK_ISN_KNOWN: u16 = 1 << 14;
-/// First seen in mid-stream: the window scale is unknown, so windows are taken as the largest.
+/// First seen in mid-stream: the window scales are unknown (window.rs).
 pub(super) const MARK_LENIENT: u16 = 1 << 15;
 
 #[inline]

@@ -14,7 +14,7 @@ use crate::clock::{MonotonicClock, Tick};
 use crate::conntrack::FlowView;
 use crate::snapshot::{Decision, FlowSeat, InterfaceRef, Question, Snapshot};
 use crate::types::{WorkerId, protocol};
-use crate::worker::{Exchange, FlowPage, WorkerCommand};
+use crate::worker::{Exchange, FLOW_ENDS_MAX, FlowPage, WorkerCommand};
 
 /// A worker answers within a turn, and a sleeper is woken; past this it is stuck.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -166,8 +166,13 @@ pub(super) fn list(
             wanted.truncate(request.limit.saturating_sub(rows.len()));
         }
         if request.end && !wanted.is_empty() {
-            let keys = wanted.iter().map(|flow| flow.key).collect();
-            let ended = ask(exchange, worker, |reply| WorkerCommand::End(keys, reply))?;
+            let mut ended = Vec::with_capacity(wanted.len());
+            for some in wanted.chunks(FLOW_ENDS_MAX) {
+                let keys = some.iter().map(|flow| flow.key).collect();
+                ended.extend(ask(exchange, worker, |reply| {
+                    WorkerCommand::End(keys, reply)
+                })?);
+            }
             // Some may have ended by themselves meanwhile. The order stays.
             let mut ended = ended.iter().peekable();
             wanted.retain(|flow| ended.next_if(|key| **key == flow.key).is_some());

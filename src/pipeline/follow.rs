@@ -4,7 +4,7 @@
 use super::judge::Judge;
 use super::outcome::{Arrival, Outcome};
 use crate::conntrack::{Admission, FlowClass, FragmentedFlow};
-use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
+use crate::packet::{End, FlowKey, Fragment, IpPacket};
 use crate::types::{Direction, DropReason, PassReason, PortSide, Verdict};
 
 /// The packet that an ICMP error quotes.
@@ -18,7 +18,7 @@ pub(super) struct Quote {
 
 impl Judge<'_> {
     /// A fragment whose flow is known: judged like the first of its datagram, by the same flow or
-    /// the same question. It moves no TCP state: that would need bytes that are not in it.
+    /// the same question. What it moves of the flow is the table's to know.
     #[cold]
     #[inline(never)]
     pub(super) fn piece(
@@ -38,19 +38,7 @@ impl Judge<'_> {
         let hash = self.shard.hash(&key);
         let is_first = matches!(packet.fragment, Fragment::First { .. });
         match self.find(&key, hash) {
-            Some(index) => {
-                let is_tcp = matches!(packet.transport, Transport::Tcp(_));
-                let transport = if is_first && !is_tcp {
-                    packet.transport
-                } else {
-                    Transport::Other
-                };
-                let tracked = IpPacket {
-                    transport,
-                    ..*packet
-                };
-                self.hit(index, packet, &tracked, arrival, from)
-            }
+            Some(index) => self.hit(index, packet, arrival, from),
             None if is_first => self.miss(packet, arrival, &key, from, hash),
             None => self.orphan(packet, arrival, from, flow.admission),
         }
@@ -118,7 +106,7 @@ impl Judge<'_> {
             if (*from == head.inside_end()) != was_from_inside {
                 return false;
             }
-            if !head.is_tombstone {
+            if self.shard.can_relate(index, packet, *from, self.now) {
                 return true;
             }
             if head.class == FlowClass::Tracked {

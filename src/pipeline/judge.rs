@@ -145,7 +145,7 @@ impl Judge<'_> {
         hash: FlowHash,
     ) -> Outcome {
         match self.find(key, hash) {
-            Some(index) => self.hit(index, packet, packet, arrival, from),
+            Some(index) => self.hit(index, packet, arrival, from),
             None => self.miss(packet, arrival, key, from, hash),
         }
     }
@@ -162,14 +162,12 @@ impl Judge<'_> {
         Some(index)
     }
 
-    /// A packet of a flow that has an entry. The table is told of `tracked`: the packet itself,
-    /// or what it is allowed to see of it.
+    /// A packet of a flow that has an entry.
     #[inline]
     pub(super) fn hit(
         &mut self,
         index: FlowIndex,
         packet: &IpPacket,
-        tracked: &IpPacket,
         arrival: Arrival,
         from: End,
     ) -> Outcome {
@@ -180,7 +178,7 @@ impl Judge<'_> {
             return self.stateless(packet, arrival);
         }
         let length = arrival.original_len;
-        let verdict = match self.shard.track(index, tracked, from, length, self.now) {
+        let verdict = match self.shard.track(index, packet, from, length, self.now) {
             Track::Pass => Verdict::Pass(reason_of(head.class)),
             Track::Invalid => Verdict::Drop(DropReason::Invalid),
             Track::Reopen => return self.reopen(index, packet, arrival, from),

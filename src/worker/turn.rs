@@ -57,12 +57,13 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
         let WorkerSetup {
             lanes,
             memories,
-            shard,
+            mut shard,
             reader,
             config,
             steering,
             burst,
         } = setup;
+        shard.limit_waiting(lanes.waiting_max());
         Self {
             lanes,
             memories,

@@ -239,3 +239,44 @@ fn flood_of_stray_segments_evicts_nobody_established() {
     flood.assert_established_are_there();
     assert_eq!(flood.shard.stats().evicted_by.unanswered, 5_000 - 50);
 }
+
+/// Somebody who knows addresses and ports of a connection, and no number of it, tries the four
+/// corners of the sequence space. After a restart every connection is one that was picked up.
+#[test]
+fn blind_segments_do_not_close_a_connection_that_was_picked_up() {
+    let mut shard = Shard::new(&config(16), seconds(1));
+    let (client, server) = (0x0a00_0001, 0xc000_0201);
+    let (mine, its) = (1_000_000u32, 3_000_000_000u32);
+    let from_client = |flags, sequence, acknowledgment, payload_len| {
+        let segment = TcpHeader {
+            payload_len,
+            ..segment(flags, sequence, acknowledgment)
+        };
+        packet(v4(client, server), protocol::TCP, Transport::Tcp(segment))
+    };
+    let mut answer = segment(TcpFlags::ACK, its, mine + 100);
+    std::mem::swap(&mut answer.source_port, &mut answer.destination_port);
+    let answer = packet(v4(server, client), protocol::TCP, Transport::Tcp(answer));
+    let data = from_client(TcpFlags::ACK, mine, its, 100);
+    open(&mut shard, &data, seconds(1)).unwrap();
+    assert_eq!(track(&mut shard, &answer, seconds(1)), Some(Track::Pass));
+    let mut sent = 0;
+    for sequence in 0..4u32 {
+        for acknowledgment in 0..4u32 {
+            let blind = from_client(TcpFlags::ACK, sequence << 30, acknowledgment << 30, 1);
+            track(&mut shard, &blind, seconds(1));
+            sent += 1;
+        }
+    }
+    for sequence in 0..4u32 {
+        let blind = from_client(TcpFlags::RST, sequence << 30, 0, 0);
+        track(&mut shard, &blind, seconds(1));
+        sent += 1;
+    }
+    let state = view(&shard, &answer, seconds(1)).map(|view| view.state);
+    assert_eq!(
+        state,
+        Some(FlowState::Established),
+        "closed by {sent} segments of somebody who knows no number"
+    );
+}

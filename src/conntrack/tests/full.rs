@@ -208,7 +208,11 @@ fn open_of(shard: &mut Shard, interface: u32, number: u32, now: Tick) -> Result<
         ..new_flow(from)
     };
     let hash = shard.hash(&key);
-    shard.open(&key, hash, &new, &request, 60, now).map(|_| ())
+    let index = shard.open(&key, hash, &new, &request, 60, now)?;
+    // Answered, it gives way to nobody.
+    let answer = udp((number >> 16, 53), (interface, number as u16));
+    shard.track(index, &answer, from.opposite(), 60, now);
+    Ok(())
 }
 
 #[test]
@@ -372,4 +376,66 @@ fn limits_are_divided_between_shards_upwards() {
     let part = limit.divided(4);
     assert_eq!((part.max_flows, part.new_per_second), (3, 1));
     assert_eq!(PerInterface::default().divided(4), PerInterface::default());
+}
+
+/// Past its deadline, but not yet where the sweep finds it (it looks in units of 0.27 s).
+#[test]
+fn expired_unanswered_flow_goes_before_half_open_ones_that_live() {
+    let start = Tick((5 << 28) + (1 << 24));
+    let mut shard = Shard::new(&config(3), start);
+    connect(&mut shard, 1, 1, start);
+    let later = start + Duration::from_secs(20);
+    connect(&mut shard, 2, 2, later);
+    connect(&mut shard, 3, 2, later);
+    let expired = start + Duration::from_millis(30_040);
+    assert!(
+        find(&shard, &handshake(1)[0], expired).is_none(),
+        "it has expired"
+    );
+    open(&mut shard, &handshake(4)[0], expired).unwrap();
+    let stats = shard.stats();
+    assert_eq!(
+        (stats.expired, stats.evicted_by.half_open),
+        (1, 0),
+        "an expired one goes first"
+    );
+}
+
+/// A share that a flood of unanswered SYNs fills must not shut its owner out: the order of giving
+/// way holds within the share as it does within the table.
+#[test]
+fn flood_within_a_share_gives_way_to_a_new_connection_of_it() {
+    let mut shard = limited(100, 0);
+    for port in 0..100 {
+        connect(&mut shard, port, 1, seconds(1));
+    }
+    let opened = open(&mut shard, &handshake(200)[0], seconds(3));
+    assert!(opened.is_ok(), "{opened:?}, with 9,900 free entries");
+    assert!(
+        !is_there(&shard, 0) && is_there(&shard, 1),
+        "the oldest goes"
+    );
+    shard.check();
+}
+
+#[test]
+fn flows_of_a_share_give_way_in_order_and_to_nobody_elses() {
+    let mut shard = limited(4, 0);
+    connect(&mut shard, 1, 3, seconds(1));
+    let reset = tcp(1, true, segment(TcpFlags::RST, 1, 0));
+    track(&mut shard, &reset, seconds(1));
+    connect(&mut shard, 2, 1, seconds(1));
+    connect(&mut shard, 3, 2, seconds(1));
+    connect(&mut shard, 4, 3, seconds(1));
+    open_of(&mut shard, 9, 1, seconds(1)).unwrap();
+    for gone in 1..=3 {
+        assert!(is_there(&shard, gone));
+        connect(&mut shard, 100 + gone, 3, seconds(1));
+        assert!(!is_there(&shard, gone), "{gone} is next");
+        shard.check();
+    }
+    let refused = open(&mut shard, &handshake(200)[0], seconds(1));
+    assert_eq!(refused, Err(OpenError::Limit), "established ones stay");
+    open_of(&mut shard, 9, 2, seconds(1)).unwrap();
+    assert_eq!(shard.stats().evicted, 3);
 }

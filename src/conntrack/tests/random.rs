@@ -62,6 +62,7 @@ fn what_once_went_wrong_does_not_again() {
         replay(&sequence);
     }
 }
+pub(super) struct PrintSeed(pub(super) u64);
 
 #[test]
 fn a_sequence_is_read_as_it_was_written() {
@@ -321,6 +322,8 @@ impl World {
         let live = || flows().filter(|(_, flow)| flow.deadline > now);
         let live_its = live().filter(|(_, flow)| is_its(flow)).count();
         let yields: Vec<Yields> = live().filter_map(|(_, flow)| flow.yields()).collect();
+        let own = live().filter(|(_, flow)| is_its(flow));
+        let own: Vec<Yields> = own.filter_map(|(_, flow)| flow.yields()).collect();
         let last = match new.class {
             FlowClass::Untracked => Yields::Untracked,
             _ => Yields::HalfOpen,
@@ -343,18 +346,35 @@ impl World {
             .collect();
         match result {
             Ok(_) => {
-                assert!(limit == 0 || live_its < limit);
+                // At its limit an interface's own flows give way, as on a full table.
+                let is_own = limit != 0 && held_its >= limit;
+                let victim = gone.first().map(|key| &self.oracle.flows[key]);
+                let is_own = is_own && victim.is_some_and(is_its);
+                assert!(limit == 0 || live_its < limit || is_own);
                 assert!(self.spend(new.interface), "opened beyond its rate");
                 assert!(gone.len() <= 1, "{gone:?} went for one");
                 if let Some(victim) = gone.first() {
+                    let yields = if is_own { own } else { yields };
                     let flow = self.oracle.flows.remove(victim).unwrap();
                     let class = flow.yields().expect("it is established");
                     let first = yields.iter().min().unwrap();
                     assert!(class == *first || class == Yields::HalfOpen && is_any_young);
                     assert!(class == *first || *first == Yields::Unanswered);
                     assert!(class <= last);
-                    assert_eq!(self.shard.len(), self.capacity);
-                    assert!(held_count >= self.capacity as usize, "evicted with room");
+                    let is_full = held_count >= self.capacity as usize;
+                    assert!(is_own || is_full, "evicted with room");
+                    assert!(is_own || self.shard.len() == self.capacity);
+                    let expired = self.oracle.flows.iter().filter(|(other, flow)| {
+                        let hash = self.shard.hash(other);
+                        let found = self.shard.table.find(other, hash.0);
+                        let is_kept = *other != key && found.is_some();
+                        flow.deadline <= now
+                            && is_kept
+                            && (!is_own || flow.new.interface == new.interface)
+                    });
+                    let mut earlier = expired.filter_map(|(_, flow)| flow.yields());
+                    let is_first = earlier.all(|expired| expired >= class);
+                    assert!(is_any_young || is_first, "an expired one goes first");
                     self.evicted[class as usize] += 1;
                 }
                 self.oracle.open(*key, new, packet, len, self.now);
@@ -369,6 +389,7 @@ impl World {
             }
             Err(OpenError::Limit) => {
                 assert!(gone.is_empty());
+                assert!(own.iter().all(|class| limit == 0 || *class > last));
                 assert!(limit != 0 && held_its >= limit || !self.spend(new.interface));
             }
         }

@@ -316,17 +316,7 @@ impl Oracle {
             FlowClass::Unenforced => PassReason::Unenforced,
         };
         let len = arrival.original_len;
-        // The first fragment of a TCP segment moves no state.
-        let is_first = matches!(packet.fragment, Fragment::First { .. });
-        let transport = match packet.transport {
-            Transport::Tcp(_) if is_first => Transport::Other,
-            other => other,
-        };
-        let tracked = IpPacket {
-            transport,
-            ..*packet
-        };
-        match self.flows.track(&key, &tracked, from, len, now) {
+        match self.flows.track(&key, packet, from, len, now) {
             Track::Pass => seat.at(Verdict::Pass(reason), self.admitted[&key].rule.clone()),
             Track::Invalid => seat.refused(DropReason::Invalid),
             Track::Reopen => self.anew(&seat, packet, arrival, (key, from), true, now),

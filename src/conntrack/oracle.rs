@@ -436,7 +436,8 @@ impl OracleFlow {
                 self.complete(it);
                 return (Track::Pass, true);
             }
-            Kind::Ack if self.is_in_window(me, s, [0, 1].map(|side| self.window_bytes(side))) => {}
+            Kind::Ack
+                if self.is_in_window(me, s, [0, 1].map(|side| self.window_bytes(side)), 0) => {}
             Kind::Junk if s.flags.syn() => return (Track::Invalid, false),
             Kind::Ack | Kind::Junk if self.is_midstream => return (Track::Pass, false),
             Kind::Ack | Kind::Junk => return stray,
@@ -513,16 +514,17 @@ impl OracleFlow {
     /// Whether numbers are believed; `None`: they cannot belong.
     fn is_believed(&mut self, me: usize, s: &TcpHeader) -> Option<bool> {
         let own = [0, 1].map(|side| self.window_bytes(side));
-        let is_near = self.is_in_window(me, s, own);
+        let is_near = self.is_in_window(me, s, own, 0);
         if !self.is_midstream {
             return is_near.then_some(true);
         }
-        let is_possible = self.is_in_window(me, s, [65_535 << 14; 2]);
+        let is_possible = self.is_in_window(me, s, [65_535 << 14; 2], 65_535 << 14);
         if me == 1 && is_possible {
             self.is_answered = true;
         }
         let (mine, its) = (&self.halves[me], &self.halves[1 - me]);
         let is_next = mine.end.or(mine.end_guess) == Some(s.sequence);
+        let is_next = is_next && its.end.is_none_or(|end| gap(end, s.acknowledgment) >= 0);
         let other = its.end.or(its.end_guess).unwrap();
         let room = i64::from(own[me].max(66_000));
         let is_near = is_near && gap(s.acknowledgment, other).abs() <= room;
@@ -608,7 +610,7 @@ impl OracleFlow {
 
     /// Every edge is compared with the number itself, never with a distance that another one has
     /// been added to: distances wrap too.
-    fn is_in_window(&self, me: usize, s: &TcpHeader, windows: [u32; 2]) -> bool {
+    fn is_in_window(&self, me: usize, s: &TcpHeader, windows: [u32; 2], unseen: u32) -> bool {
         let (mine, its) = (&self.halves[me], &self.halves[1 - me]);
         let its_window = windows[1 - me];
         let end = end_of(s);
@@ -625,7 +627,7 @@ impl OracleFlow {
         }
         if let Some(sent) = its.end {
             let lag = windows[me].max(66_000);
-            is_in &= gap(sent, s.acknowledgment) >= 0;
+            is_in &= gap(sent.wrapping_add(unseen), s.acknowledgment) >= 0;
             is_in &= gap(s.acknowledgment, sent.wrapping_sub(lag)) >= 0;
         }
         is_in
@@ -662,11 +664,14 @@ impl OracleFlow {
         let right = self.halves[1 - me].ack;
         let right = right.map(|ack| ack.wrapping_add(self.window_bytes(1 - me)));
         let has_room = right.is_none_or(|right| gap(end, right) <= 0);
+        let acked = self.halves[1 - me].ack;
+        if !has_room && acked.is_some_and(|acked| gap(acked, s.sequence) > 0) {
+            return;
+        }
         if let Some(right) = right.filter(|_| !has_room) {
             end = right;
         }
         let is_scaled = self.state != FlowState::SynReceived;
-        let acked = self.halves[1 - me].ack;
         let mine = &mut self.halves[me];
         mine.end = Some(match known {
             Some(known) if gap(end, known) <= 0 => known,

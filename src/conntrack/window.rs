@@ -93,8 +93,13 @@ pub(super) fn learn(entry: &mut Entry, side: Side, segment: &TcpHeader) {
     }
     if entry.has(Mark::Acked, other) {
         // The receiver takes no more than it has room for, nor a FIN behind that.
-        let right = entry.ack.of(other).wrapping_add(windows(entry).of(other));
+        let acked = entry.ack.of(other);
+        let right = acked.wrapping_add(windows(entry).of(other));
         is_cut = is_after(end, right);
+        if is_cut && is_after(acked, segment.sequence) {
+            // Neither end of it is in the window: the receiver does not look at it.
+            return;
+        }
         end = if is_cut { right } else { end };
     }
     if is_after(end, entry.end.of(side)) || !entry.has(Mark::Seen, side) {
@@ -157,7 +162,7 @@ fn widen_side(entry: &mut Entry, side: Side, room: u32) {
 #[inline]
 pub(super) fn fit(entry: &mut Entry, side: Side, segment: &TcpHeader) -> Fit {
     if entry.marks & MARK_LENIENT == 0 {
-        return match is_in_window(entry, side, segment, windows(entry)) {
+        return match is_in_window(entry, side, segment, windows(entry), 0) {
             true => Fit::In,
             false => Fit::Out,
         };
@@ -170,17 +175,18 @@ pub(super) fn fit(entry: &mut Entry, side: Side, segment: &TcpHeader) -> Fit {
 #[inline(never)]
 fn fit_picked_up(entry: &mut Entry, side: Side, segment: &TcpHeader) -> Fit {
     let largest = Sides::both(WINDOW_MAX);
-    let is_plausible = is_in_window(entry, side, segment, largest);
+    // What the other side sent before the pickup may be acknowledged after it.
+    let is_plausible = is_in_window(entry, side, segment, largest, WINDOW_MAX);
     if is_plausible && side == Side::Reply {
         entry.set(Mark::Answered, Side::Original);
     }
     // The other's acknowledgment tells where a side is of which nothing was seen.
-    let is_next = segment.sequence == entry.end.of(side);
+    let (guess, ack) = (entry.end.of(side.opposite()), segment.acknowledgment);
+    let is_seen = entry.has(Mark::Seen, side.opposite());
+    let is_next = segment.sequence == entry.end.of(side) && (!is_seen || is_up_to(ack, guess));
     let is_believed = is_next || {
-        let guess = entry.end.of(side.opposite());
-        let ack = segment.acknowledgment;
         let room = windows(entry).of(side).max(ACK_LAG_MIN);
-        is_in_window(entry, side, segment, windows(entry))
+        is_in_window(entry, side, segment, windows(entry), 0)
             && is_within(ack, guess.wrapping_sub(room), guess.wrapping_add(room))
     };
     if is_plausible && is_believed {
@@ -198,12 +204,19 @@ pub(super) fn is_in_handshake(entry: &Entry, side: Side, segment: &TcpHeader) ->
         original: u32::from(entry.window.original),
         reply: u32::from(entry.window.reply),
     };
-    is_in_window(entry, side, segment, windows)
+    is_in_window(entry, side, segment, windows, 0)
 }
 
-/// Whether sequence and acknowledgment are possible, given what both sides have sent.
+/// Whether sequence and acknowledgment are possible, given what both sides have sent; `unseen` is
+/// what the other may have sent beyond that.
 #[inline]
-fn is_in_window(entry: &Entry, side: Side, segment: &TcpHeader, windows: Sides<u32>) -> bool {
+fn is_in_window(
+    entry: &Entry,
+    side: Side,
+    segment: &TcpHeader,
+    windows: Sides<u32>,
+    unseen: u32,
+) -> bool {
     let other = side.opposite();
     let (end, ack) = (end_of(segment), segment.acknowledgment);
     let sent = entry.end.of(side);
@@ -232,7 +245,7 @@ fn is_in_window(entry: &Entry, side: Side, segment: &TcpHeader, windows: Sides<u
     if entry.has(Mark::Seen, other) {
         let sent = entry.end.of(other);
         let lag = windows.of(side).max(ACK_LAG_MIN);
-        if !is_up_to(ack, sent) || !is_up_to(sent.wrapping_sub(lag), ack) {
+        if !is_up_to(ack, sent.wrapping_add(unseen)) || !is_up_to(sent.wrapping_sub(lag), ack) {
             return false;
         }
     }

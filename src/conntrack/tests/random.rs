@@ -310,6 +310,7 @@ impl World {
         Some(track)
     }
 
+    #[expect(clippy::too_many_lines, reason = "one open is checked from all sides")]
     fn open(&mut self, key: &FlowKey, hash: FlowHash, new: NewFlow, packet: &IpPacket, len: u32) {
         // Those that a full sweep could not have taken back yet: a timer unit and a beat.
         let slack = (1 << 28) + (1 << 24);
@@ -364,27 +365,16 @@ impl World {
                     let is_full = held_count >= self.capacity as usize;
                     assert!(is_own || is_full, "evicted with room");
                     assert!(is_own || self.shard.len() == self.capacity);
-                    let expired = self.oracle.flows.iter().filter(|(other, flow)| {
-                        let hash = self.shard.hash(other);
-                        let found = self.shard.table.find(other, hash.0);
-                        let is_kept = *other != key && found.is_some();
-                        flow.deadline <= now
-                            && is_kept
-                            && (!is_own || flow.new.interface == new.interface)
-                    });
-                    let mut earlier = expired.filter_map(|(_, flow)| flow.yields());
-                    let is_first = earlier.all(|expired| expired >= class);
-                    assert!(is_any_young || is_first, "an expired one goes first");
+                    let its = is_own.then_some(new.interface);
+                    let is_first = is_any_young || self.is_first(class, key, its);
+                    assert!(is_first, "an expired one goes first");
                     self.evicted[class as usize] += 1;
                 }
                 self.oracle.open(*key, new, packet, len, self.now);
                 self.compare(key);
             }
             Err(OpenError::Full) => {
-                assert!(
-                    held_count >= self.capacity as usize,
-                    "refused with {held_count} flows"
-                );
+                assert!(held_count >= self.capacity as usize, "{held_count} flows");
                 assert!(yields.iter().all(|class| *class > last) && gone.is_empty());
             }
             Err(OpenError::Limit) => {
@@ -402,6 +392,18 @@ impl World {
             .values()
             .filter(|flow| flow.deadline > now);
         assert!(live.count() <= self.capacity as usize);
+    }
+
+    /// Whether none is left that has expired and goes before this class, of one interface if given.
+    fn is_first(&self, class: Yields, opened: &FlowKey, of: Option<InterfaceSlot>) -> bool {
+        let now = rounded(self.now);
+        let expired = self.oracle.flows.iter().filter(|(key, flow)| {
+            let found = self.shard.table.find(key, self.shard.hash(key).0);
+            let is_its = of.is_none_or(|interface| flow.new.interface == interface);
+            flow.deadline <= now && is_its && *key != opened && found.is_some()
+        });
+        let mut expired = expired.filter_map(|(_, flow)| flow.yields());
+        expired.all(|expired| expired >= class)
     }
 
     /// Spends the time of one new flow, if the interface has it.

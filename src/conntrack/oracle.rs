@@ -125,6 +125,9 @@ impl Oracle {
     }
 
     pub(crate) fn admission(&self, packet: &IpPacket) -> Admission {
+        if matches!(packet.fragment, Fragment::Later { .. }) {
+            return Admission::PassOnly;
+        }
         match packet.transport {
             Transport::Tcp(ref s) => match (kind(s), self.config.tcp_pickup) {
                 (Kind::Syn, _) => Admission::Open,
@@ -202,9 +205,6 @@ impl Oracle {
             Transport::Icmp { code, .. } if me == 0 && flow.code != Some(code) => {
                 (Track::Reopen, false)
             }
-            // A piece of a segment: the header went before it.
-            _ if key.protocol == 6 && before.is_tombstone() => (Track::Invalid, false),
-            _ if key.protocol == 6 => (Track::Pass, false),
             _ => (Track::Pass, true),
         };
         flow.is_answered |= match packet.transport {

@@ -373,7 +373,7 @@ fn hosts_keep_their_connection_whatever_somebody_injects() {
     let is_all = seeds.len() > 1;
     let (mut ends, mut injected) = ([0; 3], 0);
     for seed in seeds {
-        let _guard = super::random::PrintSeed(seed);
+        let _guard = PrintSeed(seed);
         let mut world = World::new(seed);
         ends[world.run(seed) as usize] += 1;
         injected += world.injected;
@@ -663,4 +663,15 @@ fn packet_of(from: usize, mut segment: TcpHeader) -> IpPacket {
     }
     std::mem::swap(&mut segment.source_port, &mut segment.destination_port);
     packet(v4(server, client), protocol::TCP, Transport::Tcp(segment))
+}
+
+/// Prints the seed if the test fails.
+struct PrintSeed(u64);
+
+impl Drop for PrintSeed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with SEED={}", self.0);
+        }
+    }
 }

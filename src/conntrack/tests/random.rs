@@ -62,7 +62,6 @@ fn what_once_went_wrong_does_not_again() {
         replay(&sequence);
     }
 }
-pub(super) struct PrintSeed(pub(super) u64);
 
 #[test]
 fn a_sequence_is_read_as_it_was_written() {
@@ -132,7 +131,7 @@ fn run(seed: u64) -> [u64; 6] {
         panic::resume_unwind(failure);
     }
     assert!(
-        tracks.iter().take(3).all(|count| *count > 100),
+        tracks.iter().take(3).all(|count| *count > 50),
         "{tracks:?}: too tame"
     );
     let stats = world.shard.stats();
@@ -286,7 +285,7 @@ impl World {
         };
         let len = 60 + step % 1_400;
         let Some(index) = found else {
-            if is_allowed && admission == Admission::Open && !is_piece(&key, packet) {
+            if is_allowed && admission == Admission::Open && !is_piece(packet) {
                 self.open(&key, hash, new, packet, len);
             }
             return None;
@@ -295,7 +294,7 @@ impl World {
         let track = self.shard.track(index, packet, from, len, self.now);
         let expected = self.oracle.track(&key, packet, from, len, self.now);
         assert_eq!(track, expected, "{packet:?} on {before:#?}");
-        let opens = admission == Admission::Open && !is_piece(&key, packet);
+        let opens = admission == Admission::Open && !is_piece(packet);
         if track == Track::Reopen && is_allowed && opens {
             self.spend(new.interface);
             self.shard.reopen(index, &new, packet, len, self.now);
@@ -607,7 +606,12 @@ fn packet_of(flow: u64, is_reply: bool, said: Said) -> ((FlowKey, End), IpPacket
     let mut packet = packet(addresses, number, transport);
     let key = key_of(&packet);
     if let Said::Piece = said {
-        packet.transport = Transport::Other;
+        packet.fragment = Fragment::Later {
+            id: 1,
+            offset: 8,
+            len: 8,
+            more: false,
+        };
     }
     (key, packet)
 }
@@ -623,9 +627,9 @@ fn key_of_flow(flow: u64, is_reply: bool) -> (FlowKey, End) {
     packet_of(flow, is_reply, said).0
 }
 
-/// A piece of a segment, whose header went before it: it opens nothing by itself.
-fn is_piece(key: &FlowKey, packet: &IpPacket) -> bool {
-    key.protocol == protocol::TCP && matches!(packet.transport, Transport::Other)
+/// A later piece of a segment, judged by the header that went before it: it opens nothing.
+fn is_piece(packet: &IpPacket) -> bool {
+    packet.fragment != Fragment::Whole
 }
 
 fn view_of(shard: &Shard, key: &FlowKey, now: Tick) -> Option<FlowView> {

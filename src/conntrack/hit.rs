@@ -86,6 +86,17 @@ impl Shard {
         entry.is_some_and(|entry| entry.has_key(key) && self.table.is_beside(index.0, key, beside))
     }
 
+    /// The flow of a key, alive or not.
+    #[must_use]
+    pub fn find_key(
+        &self,
+        key: &PackedKey,
+        beside: &LongAddresses,
+        hash: FlowHash,
+    ) -> Option<FlowIndex> {
+        self.table.find_packed(key, beside, hash.0).map(FlowIndex)
+    }
+
     /// Takes a packet of a flow into account, if that is all that there is to it: its flow is the
     /// candidate, alive, judged by the batch's generation, and on the right side; and the packet
     /// moves no state, only deadline, counts and TCP's numbers. Then it passes, as one of the
@@ -118,13 +129,14 @@ impl Shard {
             _ => return None,
         }
         entry.set_deadline(moment.beat.after(span));
+        let class = entry.class();
         let weight = entry.weight();
         let word = entry.traffic.at(side);
         match traffic::count_one(*word, weight, packet.frame_len) {
             Some(sum) => *word = sum,
             None => self.count_much(index, side, packet.frame_len),
         }
-        self.table.entry(index.0).map(Entry::class)
+        Some(class)
     }
 
     /// Counts a packet that does not fit into its word.

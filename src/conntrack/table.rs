@@ -5,7 +5,7 @@ use super::entry::{Cold, Entry};
 use super::flow::FlowIndex;
 use super::hit::Candidate;
 use super::index::Index;
-use crate::cpu::{prefetch, vec_in_large_pages};
+use crate::cpu::{prefetch, vec_in_large_pages, wish_for_large_pages};
 use crate::packet::{FlowHasher, FlowKey, LongAddresses, PackedKey};
 
 /// Ends the list of free slots.
@@ -32,12 +32,14 @@ impl Table {
     /// Room for `capacity` flows.
     pub(super) fn new(capacity: u32, seed: [u64; 2]) -> Self {
         let slots = capacity as usize;
+        let mut addresses_v6 = vec![[0; 2]; slots];
+        wish_for_large_pages(&mut addresses_v6);
         Self {
             hasher: FlowHasher::new(seed),
             index: Index::new(capacity),
             entries: vec_in_large_pages(Entry::FREE, slots),
             colds: vec_in_large_pages(Cold::FREE, slots),
-            addresses_v6: vec![[0; 2]; slots],
+            addresses_v6,
             free_head: NONE,
             used: 0,
             len: 0,
@@ -102,11 +104,20 @@ impl Table {
     #[inline]
     pub(super) fn find(&self, key: &FlowKey, hash: u64) -> Option<u32> {
         let (packed, beside) = PackedKey::of(key);
+        self.find_packed(&packed, &beside, hash)
+    }
+
+    /// The same of a packed key.
+    #[inline]
+    pub(super) fn find_packed(
+        &self,
+        key: &PackedKey,
+        beside: &LongAddresses,
+        hash: u64,
+    ) -> Option<u32> {
         self.index.find(hash, |slot| {
-            let entry = self.entries.get(slot as usize);
-            entry.is_some_and(|entry| {
-                entry.has_key(&packed) && (!entry.is_v6() || self.addresses(slot) == beside)
-            })
+            let entry = self.entry(slot);
+            entry.is_some_and(|entry| entry.has_key(key) && self.is_beside(slot, key, beside))
         })
     }
 

@@ -94,12 +94,12 @@ pub(super) fn count_one(word: u32, weight: Weight, frame_len: u32) -> Option<u32
         Weight::Light => (LIGHT.bytes_bits, 0),
         Weight::Heavy => (HEAVY.bytes_bits, NUMBER_MASK.wrapping_shl(NUMBER_SHIFT)),
     };
-    let bytes = u64::from(word & mask(bytes_bits)).wrapping_add(u64::from(frame_len));
+    let bytes = (word & mask(bytes_bits)).checked_add(frame_len)?;
     let packets = (word & !fixed & !mask(bytes_bits)).checked_add(1u32.wrapping_shl(bytes_bits))?;
-    if bytes > u64::from(mask(bytes_bits)) || packets & fixed != 0 {
+    if bytes > mask(bytes_bits) || packets & fixed != 0 {
         return None;
     }
-    Some(word & fixed | packets | bytes as u32)
+    Some(word & fixed | packets | bytes)
 }
 
 /// The records of a shard's heavy flows.

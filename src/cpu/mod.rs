@@ -4,7 +4,7 @@
 
 mod pages;
 
-pub use pages::{LARGE_PAGE, vec_in_large_pages};
+pub use pages::{LARGE_PAGE, vec_in_large_pages, wish_for_large_pages};
 
 /// Asks for the cache line at `target` to be brought near; has no other effect.
 #[inline]

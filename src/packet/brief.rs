@@ -8,7 +8,7 @@ use super::packed::{LongAddresses, PackedKey};
 use crate::types::{LinkId, protocol};
 
 /// A whole TCP or UDP packet; an IPv6 one with its addresses beside it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Brief {
     /// The key of its flow.
@@ -34,6 +34,23 @@ pub struct Brief {
 const _: () = assert!(size_of::<Brief>() == 48);
 
 impl Brief {
+    /// No packet.
+    pub const NONE: Self = Self {
+        key: PackedKey {
+            addresses: 0,
+            numbers: 0,
+            service: 0,
+        },
+        sequence: 0,
+        acknowledgment: 0,
+        payload_len: 0,
+        window: 0,
+        flags: TcpFlags(0),
+        window_scale: Self::SCALE_NONE,
+        hop_limit: 0,
+        from: End::Low,
+    };
+
     /// No window scale.
     pub(super) const SCALE_NONE: u8 = u8::MAX;
 
@@ -53,10 +70,9 @@ impl Brief {
         let (key, beside) = PackedKey::of(&key);
         let plain = Self {
             key,
-            window_scale: Self::SCALE_NONE,
             hop_limit: packet.hop_limit,
             from,
-            ..Self::default()
+            ..Self::NONE
         };
         let brief = tcp.map_or(plain, |tcp| Self {
             sequence: tcp.sequence,
@@ -68,6 +84,17 @@ impl Brief {
             ..plain
         });
         Some((brief, beside))
+    }
+
+    /// Leaves nothing of a TCP header in it.
+    #[inline]
+    pub(super) fn forget_tcp(&mut self) {
+        self.sequence = 0;
+        self.acknowledgment = 0;
+        self.payload_len = 0;
+        self.window = 0;
+        self.flags = TcpFlags(0);
+        self.window_scale = Self::SCALE_NONE;
     }
 
     /// The wide form.

@@ -4,10 +4,9 @@ use super::headers::{Address, Addresses, Family, IpPacket, Transport, VlanTags};
 use crate::types::{LinkId, protocol};
 
 /// Which end of the canonical key sent a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {
     /// The end that is stored as `low`.
-    #[default]
     Low,
     /// The end that is stored as `high`.
     High,

@@ -33,5 +33,6 @@ pub use headers::{
 };
 pub use packed::{LongAddresses, PackedKey};
 pub use parse::{
-    IPV6_EXT_HEADERS_MAX, VLAN_TAGS_MAX, is_icmp_error, parse, parse_brief, parse_quoted,
+    BriefPlace, IPV6_EXT_HEADERS_MAX, VLAN_TAGS_MAX, is_icmp_error, parse, parse_brief,
+    parse_quoted,
 };

@@ -19,7 +19,7 @@ const V6: u64 = 1 << 26;
 const _: () = assert!(LinkId::COUNT_MAX <= 64, "six bits of `service`");
 
 /// A flow key in three words; that of an IPv6 flow is whole with both addresses beside it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PackedKey {
     /// Both addresses; of IPv6 their low bits, a filter before the full compare.
@@ -52,6 +52,17 @@ impl PackedKey {
             service: service(key.protocol, key.link, key.kind),
         };
         (packed, beside)
+    }
+
+    /// The words of an IPv6 key, but for its service: `ports` has the low end's above, `vlan` the
+    /// tags where `numbers` has them.
+    #[inline]
+    pub(super) fn of_v6(low: u128, high: u128, ports: u32, vlan: u64) -> Self {
+        Self {
+            addresses: low_bits(low) << 32 | low_bits(high),
+            numbers: u64::from(ports) << 32 | vlan | V6,
+            service: 0,
+        }
     }
 
     /// The key that it was.

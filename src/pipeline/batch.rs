@@ -6,7 +6,7 @@ use super::rare::Rare;
 use super::steer::Steering;
 use crate::clock::Tick;
 use crate::conntrack::{Candidate, Common, FlowHash, FlowIndex, FragmentedFlow, Moment, Shard};
-use crate::packet::{Brief, FlowKey, LongAddresses, PackedKey, parse_brief};
+use crate::packet::{Brief, BriefPlace, FlowKey, LongAddresses, PackedKey, parse_brief};
 use crate::snapshot::Snapshot;
 use crate::types::{DropReason, PortSide, Verdict, WorkerId};
 
@@ -67,7 +67,7 @@ enum Stage {
 }
 
 /// One packet, in a cache line.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Item {
     /// Its headers, of a common packet.
@@ -84,9 +84,13 @@ const _: () = assert!(size_of::<Item>() == 64);
 /// Up to [`BATCH_MAX`] packets, by value: nothing of their bytes is kept after [`Batch::push`].
 #[derive(Debug)]
 pub struct Batch {
-    items: Vec<Item>,
+    /// All of them, of which `len` are in use: a packet is parsed into its place.
+    items: Box<[Item; BATCH_MAX]>,
+    len: usize,
     /// What lies beside the keys of common packets, by position; of IPv4 ones anything.
     beside: Box<[LongAddresses; BATCH_MAX]>,
+    /// Hashes of the common packets' keys, by position.
+    hashes: Box<[FlowHash; BATCH_MAX]>,
     /// What is no common packet; few, so that the others do not carry their size.
     pub(super) rare: Rare,
     /// Fates that are not a hit.
@@ -96,8 +100,10 @@ pub struct Batch {
 impl Default for Batch {
     fn default() -> Self {
         Self {
-            items: Vec::with_capacity(BATCH_MAX),
+            items: Box::new([Item::NONE; BATCH_MAX]),
+            len: 0,
             beside: Box::new([[0; 2]; BATCH_MAX]),
+            hashes: Box::new([FlowHash::default(); BATCH_MAX]),
             rare: Rare::default(),
             fates: Vec::with_capacity(BATCH_MAX),
         }
@@ -107,7 +113,7 @@ impl Default for Batch {
 impl Batch {
     /// Empties it for the next turn.
     pub fn clear(&mut self) {
-        self.items.clear();
+        self.len = 0;
         self.rare.clear();
         self.fates.clear();
     }
@@ -115,155 +121,164 @@ impl Batch {
     /// How many packets it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.len
     }
 
     /// Whether it has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.len == 0
     }
 
-    /// Parses a packet into the batch; does nothing when it is full.
+    /// Parses a packet into the batch and asks `shard`, which will judge it, for its bucket: memory
+    /// is at work while the next ones are parsed. Does nothing when the batch is full.
     #[inline]
-    pub fn push(&mut self, bytes: &[u8], arrival: Arrival, place: &Place<'_>, origin: Origin) {
-        if self.items.len() >= BATCH_MAX {
-            debug_assert!(false, "a batch is pushed only as far as it holds");
-            return;
-        }
-        let brief = parse_brief(bytes, arrival.original_len, arrival.link);
-        match brief.filter(|brief| !place.config.exempt.lists(brief, arrival.side)) {
-            Some(brief) => self.push_common(&brief, &[0; 2], arrival, place, origin),
-            None => self.push_wide(bytes, arrival, place, origin),
-        }
-    }
-
-    /// A common packet that no exemption is about.
-    #[inline(always)]
-    fn push_common(
+    pub fn push(
         &mut self,
-        brief: &Brief,
-        beside: &LongAddresses,
+        bytes: &[u8],
         arrival: Arrival,
         place: &Place<'_>,
+        shard: &Shard,
         origin: Origin,
     ) {
-        let stage = match place.elsewhere_packed(&brief.key, beside) {
-            Some(owner) if origin == Origin::Queue => self.done(Fate::HandOver(owner)),
-            _ => Stage::Common,
+        let at = self.len;
+        let (Some(item), Some(beside)) = (self.items.get_mut(at), self.beside.get_mut(at)) else {
+            debug_assert!(false, "a batch is pushed only as far as it holds");
+            return;
         };
-        self.items.push(Item {
-            brief: *brief,
-            frame_len: arrival.original_len,
-            flow: FlowIndex::NONE,
-            side: arrival.side,
-            stage,
-        });
+        let to = BriefPlace {
+            brief: &mut item.brief,
+            beside,
+        };
+        if !parse_brief(bytes, arrival.original_len, arrival.link, to)
+            || place.config.exempt.lists(&item.brief, beside, arrival.side)
+        {
+            return self.push_wide(bytes, arrival, place, shard, origin);
+        }
+        if let Some(hash) = self.hashes.get_mut(at) {
+            *hash = item.ask(beside, shard);
+        }
+        let elsewhere = place.elsewhere_packed(&item.brief.key, beside);
+        item.arrive(arrival);
+        self.len = self.len.wrapping_add(1);
+        if let Some(owner) = elsewhere.filter(|_| origin == Origin::Queue) {
+            item.stage = done(&mut self.fates, Fate::HandOver(owner));
+        }
     }
 
     /// Any other frame: parsed in full. What turns out to be common after all goes the short way.
     #[inline(never)]
-    fn push_wide(&mut self, bytes: &[u8], arrival: Arrival, place: &Place<'_>, origin: Origin) {
-        let parsed = match self.rare.push(bytes, arrival, place, origin) {
-            Pushed::Common(brief, beside) => {
-                if let Some(to) = self.beside.get_mut(self.items.len()) {
-                    *to = beside;
-                }
-                return self.push_common(&brief, &beside, arrival, place, origin);
-            }
-            Pushed::Rare(at) => Stage::Rare(at),
-            Pushed::Done(fate) => self.done(fate),
+    fn push_wide(
+        &mut self,
+        bytes: &[u8],
+        arrival: Arrival,
+        place: &Place<'_>,
+        shard: &Shard,
+        origin: Origin,
+    ) {
+        let at = self.len;
+        let (Some(item), Some(beside)) = (self.items.get_mut(at), self.beside.get_mut(at)) else {
+            return;
         };
-        self.items.push(Item {
-            brief: Brief::default(),
-            frame_len: arrival.original_len,
-            flow: FlowIndex::NONE,
-            side: arrival.side,
-            stage: parsed,
-        });
-    }
-
-    fn done(&mut self, fate: Fate) -> Stage {
-        done(&mut self.fates, fate)
+        item.arrive(arrival);
+        self.len = self.len.wrapping_add(1);
+        let fate = match self.rare.push(bytes, arrival, place, origin) {
+            Pushed::Rare(at) => {
+                item.stage = Stage::Rare(at);
+                return;
+            }
+            Pushed::Common(brief, its_beside) => {
+                (item.brief, *beside) = (brief, its_beside);
+                if let Some(hash) = self.hashes.get_mut(at) {
+                    *hash = item.ask(beside, shard);
+                }
+                let elsewhere = place.elsewhere_packed(&brief.key, beside);
+                match elsewhere.filter(|_| origin == Origin::Queue) {
+                    Some(owner) => Fate::HandOver(owner),
+                    None => return,
+                }
+            }
+            Pushed::Done(fate) => fate,
+        };
+        item.stage = done(&mut self.fates, fate);
     }
 
     /// Judges all packets of the batch, in order.
     pub fn run(&mut self, place: &Place<'_>, shard: &mut Shard, snapshot: &Snapshot, now: Tick) {
-        let mut hashes = [FlowHash::default(); BATCH_MAX];
         let moment = shard.begin_batch(snapshot.generation(), now);
-        self.hash(shard, &mut hashes);
         self.rare.prepare(place, shard, now);
-        self.find_candidates(shard, &hashes);
+        let mut ahead = Ahead::default();
+        for at in 0..ENTRIES_AHEAD {
+            self.look_ahead(at, shard, &mut ahead);
+        }
         let mut judge = Judge {
             config: place.config,
             shard,
             snapshot,
             now,
         };
-        let beside = self.beside.iter().zip(&hashes);
-        for (item, (beside, hash)) in self.items.iter_mut().zip(beside) {
-            match item.stage {
-                Stage::Common => {
-                    if let Some(verdict) = item.hit(&mut judge, beside, &moment) {
-                        item.stage = Stage::Hit(verdict);
-                        continue;
-                    }
-                    let outcome = item.judge_at_length(&mut judge, beside, *hash);
-                    item.stage = done(&mut self.fates, Fate::Judged(outcome));
-                }
-                Stage::Rare(at) => {
-                    let fate = self.rare.judge(at, &mut judge);
-                    item.stage = done(&mut self.fates, fate);
-                }
-                Stage::Hit(_) | Stage::Done(_) => {}
+        for at in 0..self.len {
+            self.look_ahead(at.wrapping_add(ENTRIES_AHEAD), judge.shard, &mut ahead);
+            let (Some(item), Some(beside)) = (self.items.get_mut(at), self.beside.get(at)) else {
+                return;
+            };
+            // The common case by itself: a jump through a table costs more than a compare.
+            if matches!(item.stage, Stage::Common)
+                && let Some(verdict) = item.hit(&mut judge, beside, &moment)
+            {
+                item.stage = Stage::Hit(verdict);
+                continue;
             }
+            let fate = match item.stage {
+                Stage::Common => {
+                    let hash = self.hashes.get(at).copied().unwrap_or_default();
+                    Fate::Judged(item.judge_at_length(&mut judge, beside, hash))
+                }
+                Stage::Rare(at) => self.rare.judge(at, &mut judge),
+                Stage::Hit(_) | Stage::Done(_) => continue,
+            };
+            item.stage = done(&mut self.fates, fate);
         }
     }
 
-    /// Hashes the common packets' keys and asks for their buckets.
-    #[inline]
-    fn hash(&self, shard: &Shard, hashes: &mut [FlowHash; BATCH_MAX]) {
-        let items = self.items.iter().zip(self.beside.iter());
-        for ((item, beside), hash) in items.zip(hashes) {
-            // Of others it is of no use, and does no harm.
-            *hash = shard.hash_packed(&item.brief.key, beside);
-            shard.prefetch_bucket(*hash);
-        }
-    }
-
-    /// Asks for the entries of the common packets' likely flows.
-    #[inline]
-    fn find_candidates(&mut self, shard: &Shard, hashes: &[FlowHash; BATCH_MAX]) {
-        let mut are_second = 0_u64;
-        let mut bit = 1_u64;
-        for (item, hash) in self.items.iter_mut().zip(hashes) {
+    /// Asks for the entry of one packet's likely flow; where its first bucket does not know it, the
+    /// second is asked when the packet is half as far ahead.
+    #[inline(always)]
+    fn look_ahead(&mut self, at: usize, shard: &Shard, ahead: &mut Ahead) {
+        if let (Some(item), Some(hash)) = (self.items.get_mut(at), self.hashes.get(at))
+            && at < self.len
+            && matches!(item.stage, Stage::Common)
+        {
             match shard.candidate(*hash, &item.brief.key) {
                 Candidate::Entry(flow) => item.flow = flow,
-                Candidate::Second => are_second |= bit,
+                Candidate::Second => ahead.are_second |= bit(at),
                 Candidate::None => {}
             }
-            bit = bit.wrapping_shl(1);
         }
-        // At most a bit for each packet.
-        while are_second != 0 {
-            let at = are_second.trailing_zeros() as usize;
-            are_second &= are_second.wrapping_sub(1);
-            if let (Some(item), Some(hash)) = (self.items.get_mut(at), hashes.get(at))
-                && let Some(flow) = shard.second_candidate(*hash, &item.brief.key)
-            {
-                item.flow = flow;
-            }
+        let near = at.wrapping_sub(ENTRIES_AHEAD / 2);
+        if ahead.are_second != 0
+            && near < BATCH_MAX
+            && ahead.are_second & bit(near) != 0
+            && let (Some(item), Some(hash)) = (self.items.get_mut(near), self.hashes.get(near))
+            && let Some(flow) = shard.second_candidate(*hash, &item.brief.key)
+        {
+            item.flow = flow;
         }
     }
 
     /// What is to be done with each packet, in the order of [`Batch::push`], after [`Batch::run`].
     pub fn fates(&self) -> impl Iterator<Item = Fate> + '_ {
-        self.items.iter().map(|item| match item.stage {
-            Stage::Hit(verdict) => Fate::Judged(Outcome::of_flow(verdict, item.side, item.flow)),
-            Stage::Done(at) => self.fates.get(usize::from(at)).copied().unwrap_or(UNJUDGED),
-            // Before `run` nothing is judged; a caller that forgot it must not forward.
-            Stage::Common | Stage::Rare(_) => UNJUDGED,
-        })
+        self.items
+            .iter()
+            .take(self.len)
+            .map(|item| match item.stage {
+                Stage::Hit(verdict) => {
+                    Fate::Judged(Outcome::of_flow(verdict, item.side, item.flow))
+                }
+                Stage::Done(at) => self.fates.get(usize::from(at)).copied().unwrap_or(UNJUDGED),
+                // Before `run` nothing is judged; a caller that forgot it must not forward.
+                Stage::Common | Stage::Rare(_) => UNJUDGED,
+            })
     }
 
     /// The flow of a fragment that is to be handed over.
@@ -273,11 +288,21 @@ impl Batch {
     }
 }
 
+/// How many packets ahead entries are asked for: far enough that they are near when it is their
+/// turn, and spread over the judging of those before, so that neither the processor nor its memory
+/// waits while the other works.
+const ENTRIES_AHEAD: usize = 16;
+
+/// Packets whose flow the second bucket may know, by position.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ahead {
+    are_second: u64,
+}
+
 const UNJUDGED: Fate = Fate::Judged(Outcome::drop(DropReason::Invalid));
 
 /// What a frame that is not common at sight turns out to be.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "taken apart where it is made")]
 pub(super) enum Pushed {
     /// Common after all, with what lies beside its key.
     Common(Brief, LongAddresses),
@@ -288,6 +313,32 @@ pub(super) enum Pushed {
 }
 
 impl Item {
+    /// The place of no packet.
+    const NONE: Self = Self {
+        brief: Brief::NONE,
+        frame_len: 0,
+        flow: FlowIndex::NONE,
+        side: PortSide::Inside,
+        stage: Stage::Common,
+    };
+
+    /// Makes it the place of a packet that is common, as far as is known.
+    #[inline(always)]
+    fn arrive(&mut self, arrival: Arrival) {
+        self.frame_len = arrival.original_len;
+        self.flow = FlowIndex::NONE;
+        self.side = arrival.side;
+        self.stage = Stage::Common;
+    }
+
+    /// The hash of its key, whose bucket is asked for.
+    #[inline(always)]
+    fn ask(&self, beside: &LongAddresses, shard: &Shard) -> FlowHash {
+        let hash = shard.hash_packed(&self.brief.key, beside);
+        shard.prefetch_bucket(hash);
+        hash
+    }
+
     /// The verdict, where the entry of the packet's flow gives it.
     #[inline(always)]
     fn hit(
@@ -331,6 +382,12 @@ fn done(fates: &mut Vec<Fate>, fate: Fate) -> Stage {
     let at = position(fates.len());
     fates.push(fate);
     Stage::Done(at)
+}
+
+/// The bit of a position in a batch.
+#[inline]
+fn bit(at: usize) -> u64 {
+    1_u64.wrapping_shl(u32::from(position(at)))
 }
 
 /// Position of the next of `len` things, of which there are at most [`BATCH_MAX`].

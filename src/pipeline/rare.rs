@@ -32,7 +32,6 @@ struct Item {
 
 /// What it is, and what is known of it.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "packets are the most of them")]
 enum Kind {
     Arp(ArpPacket),
     Ip(IpPacket, Stage),

@@ -163,7 +163,8 @@ impl World {
                 side,
                 original_len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             };
-            self.batch.push(bytes, arrival, &place, Origin::Queue);
+            self.batch
+                .push(bytes, arrival, &place, &self.shard, Origin::Queue);
         }
         let before = self.shard.stats();
         let snapshot = &SNAPSHOTS[generation];

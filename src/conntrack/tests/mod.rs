@@ -8,6 +8,7 @@
 
 mod attack;
 mod full;
+mod hit;
 mod lifetime;
 mod occupancy;
 mod random;

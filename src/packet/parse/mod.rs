@@ -19,7 +19,7 @@ mod ipv6;
 mod quoted;
 mod transport;
 
-pub use brief::parse_brief;
+pub use brief::{BriefPlace, parse_brief};
 pub use quoted::{is_icmp_error, parse_quoted};
 
 use super::headers::{

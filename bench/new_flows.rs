@@ -192,7 +192,8 @@ impl World {
                 side,
                 original_len: FRAME_BYTES as u32,
             };
-            self.batch.push(frame, arrival, &place, Origin::Queue);
+            self.batch
+                .push(frame, arrival, &place, &self.shard, Origin::Queue);
         }
         self.batch
             .run(&place, &mut self.shard, &self.snapshot, self.now);

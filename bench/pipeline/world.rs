@@ -313,7 +313,7 @@ impl World {
                 original_len: *len as u32,
             };
             self.batch
-                .push(&frame[..*len], arrival, &place, Origin::Queue);
+                .push(&frame[..*len], arrival, &place, &self.shard, Origin::Queue);
         }
     }
 

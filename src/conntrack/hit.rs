@@ -129,13 +129,14 @@ impl Shard {
             _ => return None,
         }
         entry.set_deadline(moment.beat.after(span));
+        let class = entry.class();
         let weight = entry.weight();
         let word = entry.traffic.at(side);
         match traffic::count_one(*word, weight, packet.frame_len) {
             Some(sum) => *word = sum,
             None => self.count_much(index, side, packet.frame_len),
         }
-        self.table.entry(index.0).map(Entry::class)
+        Some(class)
     }
 
     /// Counts a packet that does not fit into its word.

@@ -20,6 +20,8 @@
 //!
 //! `entries`, `colds`, `timers` and `v6` are parallel arrays, numbered by [`FlowIndex`]. A hit
 //! reads one bucket and one entry; a heavy flow's hit reads its record once in many (traffic.rs).
+//! The arrays of a hit lie in large pages, where the kernel has them. A packet that moves no state
+//! takes the short way (hit.rs), any other the long one (shard.rs); both do the same to an entry.
 //!
 //! # Full
 //! Expired entries, then untracked flows, tombstones, unanswered flows and unfinished handshakes

@@ -27,6 +27,9 @@ const SALTS: [u64; 4] = [
     0x082e_fa98_ec4e_6c89,
 ];
 
+/// An odd multiplier loses nothing; this is 2⁶⁴ over the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Hashes flow keys under a secret seed.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowHasher {
@@ -84,7 +87,9 @@ impl FlowHasher {
         } else {
             mix(key.addresses ^ first, key.numbers ^ second)
         };
-        mix(mixed ^ third, u64::from(key.service) ^ fourth)
+        // Spread, since one multiplication does not carry its few bits to all of the hash.
+        let service = u64::from(key.service).wrapping_mul(SPREAD);
+        mix(mixed ^ third, service ^ fourth)
     }
 }
 

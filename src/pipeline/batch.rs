@@ -97,6 +97,8 @@ pub struct Batch {
     len: usize,
     /// What lies beside the keys of common packets, by position; of IPv4 ones anything.
     beside: Box<[LongAddresses; BATCH_MAX]>,
+    /// Hashes of the common packets' keys, by position.
+    hashes: Box<[FlowHash; BATCH_MAX]>,
     /// What is no common packet; few, so that the others do not carry their size.
     pub(super) rare: Rare,
     /// Fates that are not a hit.
@@ -109,6 +111,7 @@ impl Default for Batch {
             items: Box::new([Item::NONE; BATCH_MAX]),
             len: 0,
             beside: Box::new([[0; 2]; BATCH_MAX]),
+            hashes: Box::new([FlowHash::default(); BATCH_MAX]),
             rare: Rare::default(),
             fates: Vec::with_capacity(BATCH_MAX),
         }
@@ -135,9 +138,17 @@ impl Batch {
         self.len == 0
     }
 
-    /// Parses a packet into the batch; does nothing when it is full.
+    /// Parses a packet into the batch and asks `shard`, which will judge it, for its bucket: memory
+    /// is at work while the next ones are parsed. Does nothing when the batch is full.
     #[inline]
-    pub fn push(&mut self, bytes: &[u8], arrival: Arrival, place: &Place<'_>, origin: Origin) {
+    pub fn push(
+        &mut self,
+        bytes: &[u8],
+        arrival: Arrival,
+        place: &Place<'_>,
+        shard: &Shard,
+        origin: Origin,
+    ) {
         let at = self.len;
         let (Some(item), Some(beside)) = (self.items.get_mut(at), self.beside.get_mut(at)) else {
             debug_assert!(false, "a batch is pushed only as far as it holds");
@@ -150,7 +161,10 @@ impl Batch {
         if !parse_brief(bytes, arrival.original_len, arrival.link, to)
             || place.config.exempt.lists(&item.brief, beside, arrival.side)
         {
-            return self.push_wide(bytes, arrival, place, origin);
+            return self.push_wide(bytes, arrival, place, shard, origin);
+        }
+        if let Some(hash) = self.hashes.get_mut(at) {
+            *hash = item.ask(beside, shard);
         }
         let elsewhere = place.elsewhere_packed(&item.brief.key, beside);
         item.arrive(arrival);
@@ -162,7 +176,14 @@ impl Batch {
 
     /// Any other frame: parsed in full. What turns out to be common after all goes the short way.
     #[inline(never)]
-    fn push_wide(&mut self, bytes: &[u8], arrival: Arrival, place: &Place<'_>, origin: Origin) {
+    fn push_wide(
+        &mut self,
+        bytes: &[u8],
+        arrival: Arrival,
+        place: &Place<'_>,
+        shard: &Shard,
+        origin: Origin,
+    ) {
         let at = self.len;
         let (Some(item), Some(beside)) = (self.items.get_mut(at), self.beside.get_mut(at)) else {
             return;
@@ -176,6 +197,9 @@ impl Batch {
             }
             Pushed::Common(brief, its_beside) => {
                 (item.brief, *beside) = (brief, its_beside);
+                if let Some(hash) = self.hashes.get_mut(at) {
+                    *hash = item.ask(beside, shard);
+                }
                 let elsewhere = place.elsewhere_packed(&brief.key, beside);
                 match elsewhere.filter(|_| origin == Origin::Queue) {
                     Some(owner) => Fate::HandOver(owner),
@@ -189,72 +213,65 @@ impl Batch {
 
     /// Judges all packets of the batch, in order.
     pub fn run(&mut self, place: &Place<'_>, shard: &mut Shard, snapshot: &Snapshot, now: Tick) {
-        let mut hashes = [FlowHash::default(); BATCH_MAX];
         let moment = shard.begin_batch(snapshot.generation(), now);
-        self.hash(shard, &mut hashes);
         self.rare.prepare(place, shard, now);
-        self.find_candidates(shard, &hashes);
         shard.limit_displacements(DISPLACEMENTS_MAX);
+        let mut ahead = Ahead::default();
+        for at in 0..ENTRIES_AHEAD {
+            self.look_ahead(at, shard, &mut ahead);
+        }
         let mut judge = Judge {
             config: place.config,
             shard,
             snapshot,
             now,
         };
-        let beside = self.beside.iter().zip(&hashes);
-        let items = self.items.iter_mut().take(self.len);
-        for (item, (beside, hash)) in items.zip(beside) {
-            match item.stage {
-                Stage::Common => {
-                    if let Some(verdict) = item.hit(&mut judge, beside, &moment) {
-                        item.stage = Stage::Hit(verdict);
-                        continue;
-                    }
-                    let outcome = item.judge_at_length(&mut judge, beside, *hash);
-                    item.stage = done(&mut self.fates, Fate::Judged(outcome));
-                }
-                Stage::Rare(at) => {
-                    let fate = self.rare.judge(at, &mut judge);
-                    item.stage = done(&mut self.fates, fate);
-                }
-                Stage::Hit(_) | Stage::Done(_) => {}
+        for at in 0..self.len {
+            self.look_ahead(at.wrapping_add(ENTRIES_AHEAD), judge.shard, &mut ahead);
+            let (Some(item), Some(beside)) = (self.items.get_mut(at), self.beside.get(at)) else {
+                return;
+            };
+            // The common case by itself: a jump through a table costs more than a compare.
+            if matches!(item.stage, Stage::Common)
+                && let Some(verdict) = item.hit(&mut judge, beside, &moment)
+            {
+                item.stage = Stage::Hit(verdict);
+                continue;
             }
+            let fate = match item.stage {
+                Stage::Common => {
+                    let hash = self.hashes.get(at).copied().unwrap_or_default();
+                    Fate::Judged(item.judge_at_length(&mut judge, beside, hash))
+                }
+                Stage::Rare(at) => self.rare.judge(at, &mut judge),
+                Stage::Hit(_) | Stage::Done(_) => continue,
+            };
+            item.stage = done(&mut self.fates, fate);
         }
     }
 
-    /// Hashes the common packets' keys and asks for their buckets.
-    #[inline]
-    fn hash(&self, shard: &Shard, hashes: &mut [FlowHash; BATCH_MAX]) {
-        let items = self.items.iter().take(self.len).zip(self.beside.iter());
-        for ((item, beside), hash) in items.zip(hashes) {
-            // Of others it is of no use, and does no harm.
-            *hash = shard.hash_packed(&item.brief.key, beside);
-            shard.prefetch_bucket(*hash);
-        }
-    }
-
-    /// Asks for the entries of the common packets' likely flows.
-    #[inline]
-    fn find_candidates(&mut self, shard: &Shard, hashes: &[FlowHash; BATCH_MAX]) {
-        let mut are_second = 0_u64;
-        let mut bit = 1_u64;
-        for (item, hash) in self.items.iter_mut().take(self.len).zip(hashes) {
+    /// Asks for the entry of one packet's likely flow; where its first bucket does not know it, the
+    /// second is asked when the packet is half as far ahead.
+    #[inline(always)]
+    fn look_ahead(&mut self, at: usize, shard: &Shard, ahead: &mut Ahead) {
+        if let (Some(item), Some(hash)) = (self.items.get_mut(at), self.hashes.get(at))
+            && at < self.len
+            && matches!(item.stage, Stage::Common)
+        {
             match shard.candidate(*hash, &item.brief.key) {
                 Candidate::Entry(flow) => item.flow = flow,
-                Candidate::Second => are_second |= bit,
+                Candidate::Second => ahead.are_second |= bit(at),
                 Candidate::None => {}
             }
-            bit = bit.wrapping_shl(1);
         }
-        // At most a bit for each packet.
-        while are_second != 0 {
-            let at = are_second.trailing_zeros() as usize;
-            are_second &= are_second.wrapping_sub(1);
-            if let (Some(item), Some(hash)) = (self.items.get_mut(at), hashes.get(at))
-                && let Some(flow) = shard.second_candidate(*hash, &item.brief.key)
-            {
-                item.flow = flow;
-            }
+        let near = at.wrapping_sub(ENTRIES_AHEAD / 2);
+        if ahead.are_second != 0
+            && near < BATCH_MAX
+            && ahead.are_second & bit(near) != 0
+            && let (Some(item), Some(hash)) = (self.items.get_mut(near), self.hashes.get(near))
+            && let Some(flow) = shard.second_candidate(*hash, &item.brief.key)
+        {
+            item.flow = flow;
         }
     }
 
@@ -278,6 +295,17 @@ impl Batch {
     pub fn piece(&self, index: PieceIndex) -> Option<&FragmentedFlow> {
         self.rare.piece(index)
     }
+}
+
+/// How many packets ahead entries are asked for: far enough that they are near when it is their
+/// turn, and spread over the judging of those before, so that neither the processor nor its memory
+/// waits while the other works.
+const ENTRIES_AHEAD: usize = 16;
+
+/// Packets whose flow the second bucket may know, by position.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ahead {
+    are_second: u64,
 }
 
 const UNJUDGED: Fate = Fate::Judged(Outcome::drop(DropReason::Invalid));
@@ -310,6 +338,14 @@ impl Item {
         self.flow = FlowIndex::NONE;
         self.side = arrival.side;
         self.stage = Stage::Common;
+    }
+
+    /// The hash of its key, whose bucket is asked for.
+    #[inline(always)]
+    fn ask(&self, beside: &LongAddresses, shard: &Shard) -> FlowHash {
+        let hash = shard.hash_packed(&self.brief.key, beside);
+        shard.prefetch_bucket(hash);
+        hash
     }
 
     /// The verdict, where the entry of the packet's flow gives it.
@@ -355,6 +391,12 @@ fn done(fates: &mut Vec<Fate>, fate: Fate) -> Stage {
     let at = position(fates.len());
     fates.push(fate);
     Stage::Done(at)
+}
+
+/// The bit of a position in a batch.
+#[inline]
+fn bit(at: usize) -> u64 {
+    1_u64.wrapping_shl(u32::from(position(at)))
 }
 
 /// Position of the next of `len` things, of which there are at most [`BATCH_MAX`].

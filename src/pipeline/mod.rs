@@ -3,13 +3,16 @@
 //!
 //! ```text
 //!  push: bytes ─► parse ─► exempt? ─► flow key ─► steer (another worker's: handed over)
-//!  run:  hash, prefetch bucket ─► prefetch entry ─► hit, and nothing but numbers change: done
-//!                                                └► find ─► hit:  state machine
-//!                                                        └► miss: interface, rules, new entry
+//!                                               └► hash, ask memory for the bucket
+//!  run:  ask for the entry, some packets ahead ─► hit that changes numbers only: done
+//!                                               └► find ─► hit:  state machine
+//!                                                       └► miss: interface, rules, new entry
 //! ```
 //!
-//! The stages run over the batch, so that the cache misses of one packet are waited for together
-//! with those of the others.
+//! The stages run over the batch, so that memory works for the packets ahead while the processor
+//! works on those before. Common packets (whole, TCP or UDP) lie in the batch as 48 bytes and go
+//! the short way; what else there is (rare.rs), and whatever the short way leaves, is judged in
+//! full and alone.
 #![deny(unsafe_code)]
 #![cfg_attr(
     not(test),

@@ -133,7 +133,8 @@ impl<'a> Replay<'a> {
         };
         self.batch.clear();
         let (bytes, arrival) = (&entry.frame.bytes, entry.arrival);
-        self.batch.push(bytes, arrival, &self.place, Origin::Queue);
+        self.batch
+            .push(bytes, arrival, &self.place, &self.shard, Origin::Queue);
         self.batch
             .run(&self.place, &mut self.shard, self.snapshot, self.now);
         match self.batch.fates().next() {

@@ -242,7 +242,7 @@ impl<M: FrameMemory> Stages<'_, M> {
                 original_len: frame.len(),
             };
             self.batch
-                .push(bytes, arrival, &self.place, origin_of(index));
+                .push(bytes, arrival, &self.place, self.shard, origin_of(index));
         }
         self.batch
             .run(&self.place, self.shard, self.snapshot, self.now);

@@ -217,7 +217,7 @@ impl World {
                 side: *side,
                 original_len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             };
-            self.batch.push(bytes, arrival, &place, origin);
+            self.batch.push(bytes, arrival, &place, &self.shard, origin);
         }
         let before = self.shard.stats();
         let snapshot = &SNAPSHOTS[generation];

@@ -206,7 +206,9 @@ fn let_in(world: &mut World, ports: std::ops::Range<u16>) -> u64 {
             side: Outside,
             original_len: u32::try_from(bytes.len()).unwrap(),
         };
-        world.batch.push(&bytes, arrival, &place, Origin::Queue);
+        world
+            .batch
+            .push(&bytes, arrival, &place, &world.shard, Origin::Queue);
     }
     world
         .batch

@@ -31,7 +31,8 @@ impl World {
             steering: None,
         };
         self.batch.clear();
-        self.batch.push(bytes, arrival, &place, Origin::Queue);
+        self.batch
+            .push(bytes, arrival, &place, &self.shard, Origin::Queue);
         self.batch
             .run(&place, &mut self.shard, &self.snapshot, self.now);
         match self.batch.fates().next() {

@@ -584,7 +584,13 @@ impl RandomWorld {
         };
         self.batch.clear();
         for (bytes, arrival) in packets {
-            self.batch.push(bytes, *arrival, &place, Origin::Queue);
+            self.batch.push(
+                bytes,
+                *arrival,
+                &place,
+                &self.shards[receiver.index()],
+                Origin::Queue,
+            );
         }
         let shard = &mut self.shards[receiver.index()];
         self.batch.run(&place, shard, &self.snapshot, self.now);
@@ -628,8 +634,8 @@ impl RandomWorld {
                 steering: Some((&self.steering, owner)),
             };
             self.batch.clear();
-            self.batch.push(bytes, arrival, &place, origin);
             let shard = &mut self.shards[owner.index()];
+            self.batch.push(bytes, arrival, &place, shard, origin);
             self.batch.run(&place, shard, &self.snapshot, self.now);
             let fate = self.batch.fates().next().unwrap();
             match (fate, self.way(&fate)) {

@@ -323,7 +323,9 @@ fn change() {
             let times = (0..CHANGES).map(|number| {
                 let next = changed(&state.policy(), number, group, peer);
                 timed(|| {
-                    let published = state.publish(next, &clock).expect("it compiles");
+                    let published = state
+                        .publish(next, Generation::default(), &clock)
+                        .expect("it compiles");
                     state
                         .wait_live(published.generation, Duration::from_secs(10), &clock)
                         .expect("workers load");

@@ -4,13 +4,16 @@
 //! The compiler keeps what a policy came to (`world`). The next policy is compared with it (`plan`)
 //! and changes what depends on what differs: rules their groups' programs (`group_sets`,
 //! `programs`), prefixes the classes of the addresses inside of them (`peers`, `prefixes`,
-//! `class_sets`), interfaces the owners of their addresses (`ownership`). All tables are in pages
+//! `class_sets`), interfaces the owners of their addresses (`ownership`) and since when they own
+//! (`history`). All tables are in pages
 //! that the snapshots share, so a change of one rule among a million copies a few pages.
 
 mod class_sets;
 mod error;
 mod group_sets;
 mod groups;
+mod history;
+mod limits;
 mod names;
 mod numbering;
 #[cfg(test)]
@@ -28,11 +31,14 @@ mod world;
 
 pub use error::{CompileError, RULES_MAX, TABLE_BYTES_MAX};
 
+use self::history::History;
 use self::numbering::Numbers;
 use self::world::World;
 use crate::policy::Policy;
 use crate::snapshot::Snapshot;
 use crate::snapshot::classes::CLASS_KEYS_MAX;
+use crate::snapshot::owners::Owners;
+use crate::sync::Arc;
 use crate::types::{Generation, InterfaceSlot, LinkId, RuleSlot};
 
 /// Compiles policies one after the other: keeps the numbers of their rules and interfaces stable,
@@ -41,6 +47,10 @@ use crate::types::{Generation, InterfaceSlot, LinkId, RuleSlot};
 pub struct Compiler {
     numbers: Numbers,
     world: World,
+    /// Since when the addresses of the last policy are whose they are.
+    history: Option<History>,
+    /// Changes of owners up to here concern no connection any more.
+    swept: Generation,
     class_keys_max: usize,
 }
 
@@ -71,14 +81,23 @@ impl Compiler {
         Self {
             numbers: Numbers::new(),
             world: World::new(class_keys_max, &[]),
+            history: None,
+            swept: Generation::default(),
             class_keys_max,
         }
+    }
+
+    /// Forgets which addresses changed hands in generations up to this one: every worker has ended
+    /// the connections that lost their address by then.
+    pub fn forget_changes(&mut self, swept: Generation) {
+        self.swept = self.swept.max(swept);
     }
 
     /// Compiles a policy for a gateway with these links, in the order of their ids.
     ///
     /// A rule or interface that the policy compiled before had too keeps its slot; one that comes,
-    /// or comes back, has a slot that nothing had before or that was released. Parts that the
+    /// or comes back, has a slot that nothing had before or that was released. So it is with the
+    /// addresses of an interface: one that comes back is its own since now. Parts that the
     /// policy shares by pointer with the one before are not looked at, unless groups or prefix
     /// lists moved to other positions.
     ///
@@ -115,8 +134,14 @@ impl Compiler {
     ) -> Result<Snapshot, CompileError> {
         let change = self.world.plan(policy, link_names, &mut self.numbers);
         let change = change.inspect_err(|_| self.numbers.abandon())?;
-        match self.world.apply(change, &self.numbers, generation) {
+        let (history, swept) = (&self.history, self.swept);
+        let changes = |owners: &Owners| match history {
+            Some(history) => history.next(owners, generation, swept),
+            None => Ok(Arc::default()),
+        };
+        match self.world.apply(change, &self.numbers, generation, changes) {
             Ok(snapshot) => {
+                self.history = Some(History::of(&snapshot));
                 self.numbers.commit(generation);
                 Ok(snapshot)
             }
@@ -142,10 +167,16 @@ impl Compiler {
         let again = self.world.plan(&policy, &links, &mut self.numbers);
         let again = again.and_then(|change| {
             let generation = Generation::default();
-            self.world.apply(change, &self.numbers, generation)
+            let changes = |_: &Owners| Ok(Arc::default());
+            self.world.apply(change, &self.numbers, generation, changes)
         });
         match again {
-            Ok(_) => self.numbers.commit(Generation::default()),
+            Ok(snapshot) => {
+                self.numbers.commit(Generation::default());
+                if let Some(history) = &mut self.history {
+                    history.is_again(&snapshot.owners);
+                }
+            }
             // It was compiled before. If it cannot be again, the next policy begins anew.
             Err(_) => {
                 self.numbers.abandon();

@@ -6,7 +6,7 @@ use super::error::CompileError;
 use super::prefixes::{Bits, BothPrefixes, Prefixes, Values};
 use crate::policy::{Interface, InterfaceLink};
 use crate::snapshot::InterfaceRef;
-use crate::snapshot::interval::{CountValues, INTERVALS_MAX, IntervalMap};
+use crate::snapshot::interval::{INTERVALS_MAX, IntervalMap, Uncounted};
 use crate::snapshot::owners::{LinkOwners, Owner, OwnerTable, Owners, VLAN_IDS};
 use crate::types::LinkId;
 
@@ -169,13 +169,6 @@ impl<K: Bits> Values<K, CompileError> for OwnerValues<'_> {
             [] => Ok(Owner::NONE.0),
         }
     }
-}
-
-struct Uncounted;
-
-impl CountValues for Uncounted {
-    fn come(&mut self, _value: u32) {}
-    fn go(&mut self, _value: u32) {}
 }
 
 fn link_owners(places: &BTreeMap<Option<u16>, Place>) -> LinkOwners {

@@ -14,6 +14,8 @@ use crate::sync::Arc;
 use crate::types::{Direction, InterfaceId, RuleId};
 
 mod chains;
+mod diff;
+mod history;
 mod hostile;
 mod semantics;
 mod worlds;
@@ -298,7 +300,7 @@ fn slots_stay_while_things_stay_and_are_new_when_they_return() {
             .collect();
         for (found, info) in snapshot.interfaces() {
             assert_eq!(snapshot.interface_by_slot(info.slot), Some(found));
-            assert_eq!(snapshot.slot(found), Some(info.slot));
+            assert_eq!(found.slot(), info.slot);
         }
         (rules, interfaces, snapshot)
     };

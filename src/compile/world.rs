@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::error::CompileError;
 use super::group_sets::{GroupSets, SetNo};
 use super::groups::{Difference, GroupState, InterfaceState, info};
+use super::limits::OwnLimits;
 use super::names::{Names, interface_info, rule_info};
 use super::numbering::{Numbers, Renumbered};
 use super::ownership::{Ownership, link_of};
@@ -15,6 +16,7 @@ use super::plan::{Before, Plan};
 use super::programs::NumberedRule;
 use super::slab::Slab;
 use crate::policy::{GroupIndex, Interface, Peer, Policy, PrefixList, Rule};
+use crate::snapshot::changes::Changes;
 use crate::snapshot::owners::Owners;
 use crate::snapshot::paged::Paged;
 use crate::snapshot::{NO_SET, Snapshot, SnapshotStats};
@@ -39,6 +41,7 @@ pub(super) struct World {
     /// By slot of interface.
     set_of: Paged<SetNo>,
     names: Names,
+    limits: OwnLimits,
     /// Nothing was compiled yet.
     is_fresh: bool,
 }
@@ -79,6 +82,7 @@ impl World {
             sets: GroupSets::default(),
             set_of: Paged::default(),
             names: Names::default(),
+            limits: OwnLimits::new(),
             is_fresh: true,
         }
     }
@@ -113,12 +117,14 @@ impl World {
         })
     }
 
-    /// Puts a change in force and returns the snapshot. After an error the world is spoiled.
+    /// Puts a change in force and returns the snapshot; `changes` says of its owners since when they
+    /// own. After an error the world is spoiled.
     pub(super) fn apply(
         &mut self,
         mut change: Change<'_>,
         numbers: &Numbers,
         generation: Generation,
+        changes: impl FnOnce(&Owners) -> Result<Arc<Changes>, CompileError>,
     ) -> Result<Snapshot, CompileError> {
         self.is_fresh = false;
         self.number_groups(&mut change);
@@ -134,10 +140,11 @@ impl World {
             None => Box::default(),
         };
         let owners = self.ownership.flush(&named)?;
+        let changes = changes(&owners)?;
         self.sets.flush(&self.groups, &self.peers)?;
         self.change_names(&change, numbers);
         self.forget_groups_and_lists(&change);
-        let snapshot = self.snapshot(owners, numbers, generation)?;
+        let snapshot = self.snapshot(owners, changes, numbers, generation)?;
         self.remember(&change, numbers);
         Ok(snapshot)
     }
@@ -278,6 +285,7 @@ impl World {
         if let Some(link) = state.link {
             self.ownership.remove(link, &state.source, slot);
         }
+        self.limits.leave(slot);
         Some(state.set)
     }
 
@@ -301,6 +309,7 @@ impl World {
         if let Some(link) = link {
             self.ownership.add(link, source, slot);
         }
+        self.limits.come(slot, source);
         let set = self.sets.acquire(groups);
         self.set_of.set(slot as usize, set, &NO_SET);
         change.named.insert(slot);
@@ -472,19 +481,22 @@ impl World {
     }
 
     fn snapshot(
-        &self,
+        &mut self,
         owners: Owners,
+        changes: Arc<Changes>,
         numbers: &Numbers,
         generation: Generation,
     ) -> Result<Snapshot, CompileError> {
         let mut snapshot = Snapshot {
             generation,
             owners,
+            changes,
             classes: self.peers.classes().clone(),
             set_of: self.set_of.clone(),
             sets: self.sets.table().clone(),
             interfaces: self.names.interfaces.clone(),
             rules: self.names.rules.clone(),
+            limits: self.limits.flush(),
             stats: SnapshotStats::default(),
         };
         let bytes = snapshot.table_bytes() + self.sets.program_bytes() + self.names.bytes();

@@ -17,8 +17,9 @@ use super::publish::{PolicyState, Published, View};
 use super::status::{ConntrackStatus, LinkStatus, SnapshotStatus, Status, WorkerStatus};
 use crate::clock::{MonotonicClock, Tick};
 use crate::compile::CompileError;
-use crate::document::{Checked, Report, Source};
-use crate::policy::{self, KnownLinks, Policy};
+use crate::document::{Checked, Problem, Report, Source};
+use crate::policy::{self, Brief, KnownLinks, Policy};
+use crate::snapshot::Snapshot;
 use crate::sync::Arc;
 use crate::types::{Generation, WorkerId};
 use crate::worker::Exchange;
@@ -154,7 +155,7 @@ impl Controller {
             Err(report) => return log_refused(&report),
         };
         let ControllerSetup { state, clock, .. } = &self.setup;
-        let published = match state.publish(checked.value, clock) {
+        let published = match self.publish(checked.value) {
             Ok(published) => published,
             Err(error) => {
                 return warn!(error = full(&error), %path, "policy refused; the one in force stays");
@@ -169,6 +170,19 @@ impl Controller {
             Ok(()) => info!(%generation, %path, "policy in force"),
             Err(late) => warn!(%path, "policy not yet in force everywhere: {late}"),
         }
+    }
+
+    fn publish(&self, policy: Policy) -> Result<Published, CompileError> {
+        let ControllerSetup {
+            state,
+            exchange,
+            clock,
+            ..
+        } = &self.setup;
+        let published = state.publish(policy, exchange.swept(), clock)?;
+        // Who sleeps has connections to end too, where the policy took their address.
+        exchange.wake_all();
+        Ok(published)
     }
 
     fn is_as_saved(&self) -> bool {
@@ -203,17 +217,9 @@ impl Controller {
         let started = clock.now();
         if request.dry_run {
             let next = state.try_compile(&policy).map_err(refuse)?;
-            let ended = flows::count_ended(&self.setup.exchange, &next).map_err(Refusal::new)?;
-            return Ok(Applied {
-                generation: state.snapshot().generation().0,
-                unchanged: true,
-                microseconds: 0,
-                changes: changes(&state.policy(), &policy),
-                ended_flows: Some(ended),
-                warnings,
-            });
+            return self.dry_run(&policy, &next, warnings);
         }
-        let published = state.publish(policy.clone(), clock).map_err(refuse)?;
+        let published = self.publish(policy.clone()).map_err(refuse)?;
         let Published {
             generation,
             unchanged,
@@ -238,6 +244,39 @@ impl Controller {
             microseconds: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
             changes: changes(&published.before, &policy),
             ended_flows: None,
+            refused_flows: None,
+            traffic: None,
+            traffic_error: None,
+            warnings,
+        })
+    }
+
+    /// What a policy would change, given its compiled form.
+    fn dry_run(
+        &self,
+        policy: &Policy,
+        next: &Snapshot,
+        warnings: Vec<Problem>,
+    ) -> Result<Applied, Refusal> {
+        let state = &self.setup.state;
+        let effects = flows::count_effects(&self.setup.exchange, next).map_err(Refusal::new)?;
+        let in_force = state.policy();
+        let (traffic, traffic_error) = match policy::diff(&in_force, policy) {
+            Ok(mut diff) => {
+                diff.shorten(Brief::SHORT);
+                (Some(diff), None)
+            }
+            Err(error) => (None, Some(full(&error))),
+        };
+        Ok(Applied {
+            generation: state.snapshot().generation().0,
+            unchanged: true,
+            microseconds: 0,
+            changes: changes(&in_force, policy),
+            ended_flows: Some(effects.ended),
+            refused_flows: Some(effects.refused),
+            traffic,
+            traffic_error,
             warnings,
         })
     }

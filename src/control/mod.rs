@@ -27,5 +27,5 @@ pub use flow_filter::{FlowFilter, PeerPrefix, PeerPrefixError};
 pub use flows::{FlowList, FlowRow};
 pub use publish::{NotLive, PolicyState, Published, View};
 pub use server::{Server, ServerError, SocketOwner};
-pub use status::{LinkStatus, PortStatus, QueueStatus, Status};
+pub use status::{EvictedBy, LinkStatus, PortStatus, QueueStatus, Status};
 pub use watch::{WatchError, watch_file};

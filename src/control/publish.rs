@@ -125,13 +125,15 @@ impl PolicyState {
         }
     }
 
-    /// Publishes a policy. The same content again keeps its generation.
+    /// Publishes a policy. The same content again keeps its generation. `swept`: up to which
+    /// generation no worker has a flow left that lost its address.
     ///
     /// # Errors
     /// Where it exceeds a limit of the compiled form; nothing has changed then.
     pub fn publish(
         &self,
         policy: Policy,
+        swept: Generation,
         clock: &MonotonicClock,
     ) -> Result<Published, CompileError> {
         let mut compiler = lock(&self.compiler);
@@ -149,6 +151,7 @@ impl PolicyState {
             });
         }
         let started = clock.now();
+        compiler.forget_changes(swept);
         let snapshot = compiler.compile(&policy, &self.link_names(), generation.next())?;
         let compile_time = clock.now().since(started);
         let mut current = lock(&self.current);
@@ -309,7 +312,10 @@ mod tests {
         let (state, mut readers, clock) = state();
         readers[0].load();
         readers[1].load();
-        let second = state.publish(parse(81), &clock).unwrap().generation;
+        let second = state
+            .publish(parse(81), Generation(0), &clock)
+            .unwrap()
+            .generation;
         readers[0].load();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| state.wait_live(second, Duration::from_secs(60), &clock));
@@ -324,7 +330,10 @@ mod tests {
                 (view.generation, view.generations[1].1),
                 (second, Generation(1))
             );
-            let third = state.publish(parse(82), &clock).unwrap().generation;
+            let third = state
+                .publish(parse(82), Generation(0), &clock)
+                .unwrap()
+                .generation;
             assert_eq!(third, Generation(3));
             readers[1].begin_sleep();
             waiting.join().unwrap().unwrap();
@@ -336,7 +345,10 @@ mod tests {
         let (state, mut readers, clock) = state();
         readers[0].load();
         readers[1].begin_sleep();
-        let second = state.publish(parse(81), &clock).unwrap().generation;
+        let second = state
+            .publish(parse(81), Generation(0), &clock)
+            .unwrap()
+            .generation;
         readers[0].load();
         readers[1].end_sleep();
         let late = state.wait_live(second, Duration::ZERO, &clock).unwrap_err();
@@ -349,9 +361,15 @@ mod tests {
         let (state, mut readers, clock) = state();
         readers[1].begin_sleep();
         readers[0].load();
-        let second = state.publish(parse(81), &clock).unwrap().generation;
+        let second = state
+            .publish(parse(81), Generation(0), &clock)
+            .unwrap()
+            .generation;
         readers[0].load();
-        let third = state.publish(parse(82), &clock).unwrap().generation;
+        let third = state
+            .publish(parse(82), Generation(0), &clock)
+            .unwrap()
+            .generation;
         assert_eq!(state.wait_live(second, Duration::ZERO, &clock), Ok(()));
         assert!(state.wait_live(third, Duration::ZERO, &clock).is_err());
     }
@@ -359,7 +377,7 @@ mod tests {
     #[test]
     fn the_same_content_keeps_its_generation() {
         let (state, _readers, clock) = state();
-        let published = state.publish(parse(80), &clock).unwrap();
+        let published = state.publish(parse(80), Generation(0), &clock).unwrap();
         assert!(published.unchanged);
         assert_eq!(published.generation, Generation(1));
     }
@@ -367,9 +385,12 @@ mod tests {
     #[test]
     fn what_is_saved_is_what_is_in_force() {
         let (state, _readers, clock) = state();
-        let second = state.publish(parse(81), &clock).unwrap().generation;
+        let second = state
+            .publish(parse(81), Generation(0), &clock)
+            .unwrap()
+            .generation;
         assert_eq!(state.while_in_force(second, || "saved"), Some("saved"));
-        state.publish(parse(82), &clock).unwrap();
+        state.publish(parse(82), Generation(0), &clock).unwrap();
         assert_eq!(state.while_in_force(second, || "saved"), None);
     }
 }

@@ -148,13 +148,15 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
         }),
         clock,
     }));
-    server
-        .serve(Arc::clone(&controller))
-        .map_err(system("cannot serve the control socket"))?;
     let reload = start_reloads(&controller).map_err(system("cannot start the reloads"))?;
     let changed = reload.clone();
     watch_file(&config.policy, move || changed.ask(ReloadCause::File))?;
-    reload.ask(ReloadCause::Start);
+    // What was written since it was read, before anybody can apply a policy: one that is applied
+    // stays in force until the file changes.
+    controller.reload(ReloadCause::Start);
+    server
+        .serve(Arc::clone(&controller))
+        .map_err(system("cannot serve the control socket"))?;
     notify(NotifyState::Ready);
     info!(socket = %config.control_socket.display(), "ready: every port forwards");
     for signal in signals.forever() {

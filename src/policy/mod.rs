@@ -1,11 +1,16 @@
 //! The policy document: model, reading with located errors, validation, ids, differences.
 
 mod changes;
+mod diff;
 mod id;
 mod model;
 mod parse;
 
 pub use changes::{Change, ChangeKind, changes, content_id};
+pub use diff::{
+    Brief, Diff, DiffError, Enforcement, InterfaceChange, Line, LineKind, Place, Presence,
+    ServiceText, Subject, Traffic, diff,
+};
 pub use model::{
     Count, GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, PrefixEntry,
     PrefixList, PrefixListIndex, Rule, SecurityGroup, Service,

@@ -11,11 +11,14 @@
 //!
 //! A lookup counts, in one node a level, the keys that lie before the point: 16 comparisons without
 //! a branch, one cache line for IPv4. 100,000 intervals are five levels, of which the upper three
-//! stay in the nearest cache. A binary search would take 17 dependent steps.
+//! stay in the nearest cache. A binary search would take 17 dependent steps. The line of the values
+//! is asked for before the last node is searched, so that both are waited for together.
 //!
 //! A change copies the pages that it lies in and the upper levels; the other pages are shared with
-//! the map before.
+//! the map before, so that what differs between two maps is found by the pages that they do not
+//! share.
 
+use crate::cpu::prefetch;
 use crate::sync::Arc;
 
 /// Keys in one node: a cache line of IPv4 addresses.
@@ -106,6 +109,14 @@ pub(crate) trait CountValues {
     fn go(&mut self, value: u32);
 }
 
+/// For maps whose values nobody counts.
+pub(crate) struct Uncounted;
+
+impl CountValues for Uncounted {
+    fn come(&mut self, _value: u32) {}
+    fn go(&mut self, _value: u32) {}
+}
+
 impl<K: Point> IntervalMap<K> {
     /// One interval with one value.
     pub(crate) fn uniform(value: u32) -> Self {
@@ -123,7 +134,6 @@ impl<K: Point> IntervalMap<K> {
     }
 
     /// The last point of the interval that a point lies in, and its value.
-    #[cfg(test)]
     pub(crate) fn interval(&self, point: K) -> Option<(K, u32)> {
         let (page, position) = self.place(point)?;
         let end = page.ends().get(position)?;
@@ -134,6 +144,34 @@ impl<K: Point> IntervalMap<K> {
     fn place(&self, point: K) -> Option<(&Page<K>, usize)> {
         let page = self.body.pages.get(self.body.page_of(point)?)?;
         Some((page, page.position(point)?))
+    }
+
+    /// Where this map and another one may differ, ascending and apart: elsewhere they share pages.
+    pub(crate) fn unshared(&self, other: &Self) -> Vec<(K, K)> {
+        let mut ranges: Vec<(K, K)> = Vec::new();
+        if Arc::ptr_eq(&self.body, &other.body) {
+            return ranges;
+        }
+        let (mut mine, mut theirs) = (0_usize, 0_usize);
+        let mut first = Some(K::FIRST);
+        // Bound: the pages of both.
+        while let Some(from) = first {
+            let (Some(a), Some(b)) = (self.body.page(mine), other.body.page(theirs)) else {
+                ranges.push((from, K::LAST));
+                break;
+            };
+            let to = a.1.min(b.1);
+            mine = mine.saturating_add(usize::from(a.1 == to));
+            theirs = theirs.saturating_add(usize::from(b.1 == to));
+            if !a.0.is_same(b.0) {
+                match ranges.last_mut() {
+                    Some((_, end)) if end.after() == Some(from) => *end = to,
+                    _ => ranges.push((from, to)),
+                }
+            }
+            first = to.after();
+        }
+        ranges
     }
 
     /// The map with these ranges, which are ascending and apart, replaced; `None` if it would have
@@ -255,6 +293,11 @@ impl<K: Point> Body<K> {
         Some(position)
     }
 
+    /// A page and its last point.
+    fn page(&self, page: usize) -> Option<(&Page<K>, K)> {
+        Some((self.pages.get(page)?, self.last_of(page)?))
+    }
+
     /// The last point of a page.
     fn last_of(&self, page: usize) -> Option<K> {
         let lowest = usize::from(self.levels).checked_sub(1)?;
@@ -288,6 +331,9 @@ impl<K: Point> Page<K> {
         if self.keys.len() == NODE_KEYS {
             return Some(position);
         }
+        if let Some(value) = self.values.get(position.wrapping_mul(NODE_KEYS)) {
+            prefetch(value);
+        }
         let start = position.wrapping_add(1).wrapping_mul(NODE_KEYS);
         let node = self.keys.get(start..)?.first_chunk::<NODE_KEYS>()?;
         Some(
@@ -295,6 +341,11 @@ impl<K: Point> Page<K> {
                 .wrapping_mul(NODE_KEYS)
                 .wrapping_add(count_before(node, point)),
         )
+    }
+
+    /// Whether they are one, by pointer.
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.keys, &other.keys) && Arc::ptr_eq(&self.values, &other.values)
     }
 
     /// Ends of the intervals, padded.
@@ -458,6 +509,12 @@ mod tests {
         };
         let shared = next.body.pages.iter().filter(is_shared).count();
         assert!(shared + 2 >= next.body.pages.len());
+        let [(first, last)] = map.unshared(&next)[..] else {
+            panic!("one place was patched");
+        };
+        assert!(first <= 500_003 && last >= 500_004 && last - first < 10_000);
+        assert_eq!(next.unshared(&map), [(first, last)]);
+        assert!(map.unshared(&map.clone()).is_empty());
         assert_eq!(next.find(500_003), Some(9));
         assert_eq!(
             (next.find(500_002), next.find(500_005)),
@@ -504,9 +561,14 @@ mod tests {
                     }
                     patches.push(Patch { first, last, intervals });
                 }
+                let before = map.clone();
                 map = map.patched(patches, &mut counts).unwrap();
+                let unshared = before.unshared(&map);
+                prop_assert!(unshared.is_sorted_by(|a, b| a.1 < b.0));
                 for (point, value) in (0..).zip(&array).step_by(7) {
                     prop_assert_eq!(map.find(point), Some(*value));
+                    let is_shared = !unshared.iter().any(|(a, b)| (*a..=*b).contains(&point));
+                    prop_assert!(!is_shared || before.find(point) == Some(*value));
                 }
                 prop_assert_eq!(map.find(u32::MAX), Some(0));
                 let mut found = HashMap::new();
@@ -529,8 +591,9 @@ mod tests {
             ends.dedup();
             let map = map_of(ends.iter().copied().zip(0..).collect());
             for point in points.iter().chain(&ends) {
-                let expected = ends.iter().zip(0..).find(|(end, _)| *end >= point);
+                let expected = ends.iter().copied().zip(0..).find(|(end, _)| end >= point);
                 prop_assert_eq!(map.find(*point), expected.map(|(_, value)| value));
+                prop_assert_eq!(map.interval(*point), expected);
             }
         }
     }

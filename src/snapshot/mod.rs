@@ -9,9 +9,9 @@
 //! ```
 //!
 //! `classes` holds the address side, one table for all programs; `program` the rules; `owners` says
-//! whose an address is. Range lookups of addresses are one structure, `interval`. Nothing here is
-//! derived from traffic, nothing allocates, and the cost of a question is bounded by constants and
-//! by the depth of trees, not by the number of rules.
+//! whose an address is, `changes` since when. Range lookups of addresses are one structure,
+//! `interval`. Nothing here is derived from traffic, nothing allocates, and the cost of a question
+//! is bounded by constants and by the depth of trees, not by the number of rules.
 //!
 //! The rule that is reported is the lowest that allows the packet: first by the groups' position in
 //! the policy, then by the rules' position in the group.
@@ -28,6 +28,7 @@
 )]
 
 mod cell;
+pub(crate) mod changes;
 pub(crate) mod classes;
 mod info;
 pub(crate) mod interval;
@@ -35,6 +36,7 @@ pub(crate) mod owners;
 pub(crate) mod paged;
 pub(crate) mod program;
 pub(crate) mod sets;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -42,20 +44,29 @@ use std::fmt;
 
 pub use cell::{Generational, NotLive, Publisher, SnapshotReader};
 pub use info::{GroupInfo, InterfaceInfo, RuleInfo, SnapshotStats};
+pub use standing::FlowSeat;
 
+use self::changes::Changes;
 use self::classes::AddressClasses;
 use self::owners::Owners;
 use self::paged::Paged;
 use self::sets::GroupSet;
 use crate::packet::{Address, VlanTags};
 use crate::sync::Arc;
-use crate::types::{Direction, Generation, InterfaceSlot, LinkId, RuleSlot};
+use crate::types::{Direction, FlowLimits, Generation, InterfaceSlot, LinkId, RuleSlot};
 
 /// An interface inside one snapshot; means nothing in another one. (It is the interface's slot.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceRef(pub(crate) u32);
 
 impl InterfaceRef {
+    /// The stable number of the interface.
+    #[inline]
+    #[must_use]
+    pub fn slot(self) -> InterfaceSlot {
+        InterfaceSlot(self.0)
+    }
+
     fn index(self) -> usize {
         self.0 as usize
     }
@@ -98,6 +109,7 @@ pub(crate) const NO_SET: u32 = u32::MAX;
 pub struct Snapshot {
     pub(crate) generation: Generation,
     pub(crate) owners: Owners,
+    pub(crate) changes: Arc<Changes>,
     pub(crate) classes: AddressClasses,
     /// The set of groups of each interface, by slot; [`NO_SET`] where there is none.
     pub(crate) set_of: Paged<u32>,
@@ -106,6 +118,8 @@ pub struct Snapshot {
     pub(crate) interfaces: Paged<Option<Arc<InterfaceInfo>>>,
     /// By slot.
     pub(crate) rules: Paged<Option<Arc<RuleInfo>>>,
+    /// Interfaces with limits of their own, in order of their slots.
+    pub(crate) limits: Arc<[(InterfaceSlot, FlowLimits)]>,
     pub(crate) stats: SnapshotStats,
 }
 
@@ -116,11 +130,13 @@ impl Snapshot {
         Self {
             generation,
             owners: Owners::nobody(),
+            changes: Arc::default(),
             classes: AddressClasses::empty(),
             set_of: Paged::default(),
             sets: Paged::default(),
             interfaces: Paged::default(),
             rules: Paged::default(),
+            limits: Arc::from([]),
             stats: SnapshotStats::default(),
         }
     }
@@ -162,14 +178,6 @@ impl Snapshot {
         self.generation
     }
 
-    /// The stable number of an interface.
-    #[inline]
-    #[must_use]
-    pub fn slot(&self, interface: InterfaceRef) -> Option<InterfaceSlot> {
-        let set = self.set_of.get(interface.index())?;
-        (*set != NO_SET).then_some(InterfaceSlot(interface.0))
-    }
-
     /// Names of an interface; `None` only for one of another snapshot.
     #[must_use]
     pub fn interface(&self, interface: InterfaceRef) -> Option<&InterfaceInfo> {
@@ -181,7 +189,8 @@ impl Snapshot {
     #[must_use]
     pub fn interface_by_slot(&self, slot: InterfaceSlot) -> Option<InterfaceRef> {
         let interface = InterfaceRef(slot.0);
-        self.slot(interface).map(|_| interface)
+        let set = self.set_of.get(interface.index())?;
+        (*set != NO_SET).then_some(interface)
     }
 
     /// All interfaces, in the order of their slots.
@@ -208,6 +217,12 @@ impl Snapshot {
         self.rules.iter().flatten().map(|rule| &**rule)
     }
 
+    /// Interfaces with limits of their own, in the order of their slots.
+    #[must_use]
+    pub fn limits(&self) -> &[(InterfaceSlot, FlowLimits)] {
+        &self.limits
+    }
+
     /// How large it is.
     #[must_use]
     pub fn stats(&self) -> SnapshotStats {
@@ -219,11 +234,13 @@ impl Snapshot {
         [
             size_of::<Self>(),
             self.owners.bytes(),
+            self.changes.bytes(),
             self.classes.bytes(),
             self.set_of.bytes(),
             self.sets.bytes(),
             self.interfaces.bytes(),
             self.rules.bytes(),
+            size_of_val(&*self.limits),
         ]
         .into_iter()
         .fold(0, usize::saturating_add)

@@ -31,11 +31,22 @@ impl Owner {
         Self(rank.wrapping_shl(INTERFACE_BITS) | interface.0)
     }
 
-    fn rank(self) -> u32 {
+    /// The owner in a VLAN: of one for all frames and one for that VLAN's, that with the longer
+    /// prefix; at equal length the VLAN's own.
+    #[inline]
+    pub(crate) fn in_vlan(wide: Self, narrow: Self) -> Self {
+        if narrow.rank() >= wide.rank() {
+            narrow
+        } else {
+            wide
+        }
+    }
+
+    pub(crate) fn rank(self) -> u32 {
         self.0 >> INTERFACE_BITS
     }
 
-    fn interface(self) -> Option<InterfaceRef> {
+    pub(crate) fn interface(self) -> Option<InterfaceRef> {
         let index = self.0 & ((1 << INTERFACE_BITS) - 1);
         (self != Self::NONE).then_some(InterfaceRef(index))
     }
@@ -83,29 +94,47 @@ pub(crate) struct LinkOwners {
 }
 
 impl LinkOwners {
+    /// A link without an interface.
+    pub(crate) fn nobody() -> Self {
+        Self {
+            any_vlan: OwnerTable::nobody(),
+            vlan_positions: None,
+            vlans: Box::default(),
+        }
+    }
+
     #[inline]
     fn find(&self, vlan: VlanTags, address: Address) -> Owner {
         let wide = self.any_vlan.find(address);
         let narrow = self
             .vlan_table(vlan)
             .map_or(Owner::NONE, |table| table.find(address));
-        // At equal length the VLAN's own interface wins.
-        if narrow.rank() >= wide.rank() {
-            narrow
-        } else {
-            wide
-        }
+        Owner::in_vlan(wide, narrow)
     }
 
     #[inline]
     fn vlan_table(&self, vlan: VlanTags) -> Option<&OwnerTable> {
+        self.table_of(vlan.outer?)
+    }
+
+    /// The table of a VLAN, if an interface names it.
+    #[inline]
+    pub(crate) fn table_of(&self, vlan: u16) -> Option<&OwnerTable> {
         let positions = self.vlan_positions.as_ref()?;
-        let position = positions.get(usize::from(vlan.outer?))?;
+        let position = positions.get(usize::from(vlan))?;
         self.vlans.get(usize::from(*position))
+    }
+
+    /// The VLANs that interfaces name, ascending.
+    pub(crate) fn named_vlans(&self) -> impl Iterator<Item = u16> {
+        let positions = self.vlan_positions.iter().flatten();
+        let named = (0..).zip(positions).filter(|(_, at)| **at != u16::MAX);
+        named.map(|(vlan, _)| vlan)
     }
 }
 
-/// Owners of all links, by [`LinkId`]. A clone shares them.
+/// Owners of all links, by [`LinkId`]. A clone shares them, the compiler's too: where they are the
+/// same by pointer, nobody's address changed.
 #[derive(Clone, Debug)]
 pub(crate) struct Owners {
     pub(crate) links: Arc<[LinkOwners]>,

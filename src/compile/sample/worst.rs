@@ -183,6 +183,7 @@ fn interface(index: usize, address: &str, groups: &[usize]) -> Arc<Interface> {
         vpc_id: None,
         subnet_id: None,
         instance_id: None,
+        limits: crate::types::FlowLimits::default(),
     })
 }
 

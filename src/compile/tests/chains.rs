@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::policy::{PrefixEntry, PrefixList, PrefixListIndex, SecurityGroup};
-use crate::types::{GroupId, PrefixListId};
+use crate::types::{FlowLimits, GroupId, PrefixListId};
 
 /// One small change; what it is about is chosen among what is there.
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ enum Step {
     RemoveInterface(Index),
     Address(Index, IpNet),
     Member(Index, Index),
+    Limit(Index, Option<u32>),
     SwapInterfaces(Index, Index),
     /// The same content without a shared pointer, as from a file that is read again.
     ReadAgain,
@@ -56,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => index().prop_map(Step::RemoveInterface),
         3 => (index(), net()).prop_map(|(i, n)| Step::Address(i, n)),
         4 => (index(), index()).prop_map(|(i, g)| Step::Member(i, g)),
+        1 => (index(), proptest::option::of(0..3_u32)).prop_map(|(i, n)| Step::Limit(i, n)),
         1 => (index(), index()).prop_map(|(a, b)| Step::SwapInterfaces(a, b)),
         1 => Just(Step::ReadAgain),
         2 => Just(Step::Release),
@@ -127,27 +129,42 @@ impl Chain {
         }
     }
 
+    fn add_interface(
+        &mut self,
+        at: Index,
+        group: Index,
+        net: IpNet,
+        link: usize,
+        vlan: Option<u16>,
+    ) {
+        let number = self.number();
+        let group = group.index(self.policy.groups.len()) as u32;
+        let link = ["a", "a", "b"].get(link);
+        let interface = Interface {
+            name: format!("i{number}").into(),
+            id: InterfaceId(format!("eni-{number}").into()),
+            addresses: vec![net],
+            groups: vec![GroupIndex(group)],
+            link: link.map_or(InterfaceLink::Elsewhere, |name| {
+                InterfaceLink::Named((*name).into())
+            }),
+            vlan,
+            vpc_id: None,
+            subnet_id: None,
+            instance_id: None,
+            limits: FlowLimits {
+                max_flows: number.is_multiple_of(3).then_some(number),
+                new_per_second: None,
+            },
+        };
+        let at = at.index(self.policy.interfaces.len() + 1);
+        self.policy.interfaces.insert(at, Arc::new(interface));
+    }
+
     fn take_interface_step(&mut self, step: &Step) {
         match step {
             Step::AddInterface(at, group, net, link, vlan) => {
-                let number = self.number();
-                let group = group.index(self.policy.groups.len()) as u32;
-                let link = ["a", "a", "b"].get(*link);
-                let interface = Interface {
-                    name: format!("i{number}").into(),
-                    id: InterfaceId(format!("eni-{number}").into()),
-                    addresses: vec![*net],
-                    groups: vec![GroupIndex(group)],
-                    link: link.map_or(InterfaceLink::Elsewhere, |name| {
-                        InterfaceLink::Named((*name).into())
-                    }),
-                    vlan: *vlan,
-                    vpc_id: None,
-                    subnet_id: None,
-                    instance_id: None,
-                };
-                let at = at.index(self.policy.interfaces.len() + 1);
-                self.policy.interfaces.insert(at, Arc::new(interface));
+                self.add_interface(*at, *group, *net, *link, *vlan);
             }
             Step::RemoveInterface(which) if self.policy.interfaces.len() > 1 => {
                 let at = which.index(self.policy.interfaces.len());
@@ -166,6 +183,10 @@ impl Chain {
                     Some(_) => {}
                     None => interface.addresses.push(*net),
                 }
+            }
+            Step::Limit(interface, rate) => {
+                let interface = Arc::make_mut(pick(&mut self.policy.interfaces, *interface));
+                interface.limits.new_per_second = *rate;
             }
             Step::Member(which, group) => {
                 let group = GroupIndex(group.index(self.policy.groups.len()) as u32);
@@ -354,6 +375,7 @@ impl Chain {
             vpc_id: None,
             subnet_id: None,
             instance_id: None,
+            limits: FlowLimits::default(),
         };
         spoiled
             .interfaces
@@ -486,6 +508,7 @@ fn run(
         stats.bytes = anew.stats().bytes;
         prop_assert_eq!(stats, anew.stats());
         same_owners(&snapshot, policy)?;
+        same_limits(&snapshot, policy)?;
         same_answers(&snapshot, policy, questions)?;
         // The snapshot before, which workers may still read, says what it said.
         if let Some((policy, snapshot)) = former.replace((policy.clone(), snapshot)) {
@@ -493,6 +516,16 @@ fn run(
             same_answers(&snapshot, &policy, &questions[..questions.len() / 4])?;
         }
     }
+    Ok(())
+}
+
+fn same_limits(snapshot: &Snapshot, policy: &Policy) -> Result<(), TestCaseError> {
+    let limited = policy.interfaces.iter().filter(|i| !i.limits.is_empty());
+    let mut expected: Vec<_> = limited
+        .map(|interface| (place(snapshot, &interface.id).slot(), interface.limits))
+        .collect();
+    expected.sort_unstable_by_key(|(slot, _)| *slot);
+    prop_assert_eq!(snapshot.limits(), &*expected);
     Ok(())
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Context<'d, 'c> {
     pub(super) diagnostics: &'c mut Diagnostics,
     groups: Names<'d>,
     prefix_lists: Names<'d>,
+    /// Interfaces so far that have limits of their own.
+    pub(super) limited_interfaces: usize,
     /// Given ids and where.
     ids: HashMap<&'d str, Span>,
 }
@@ -43,6 +45,7 @@ impl<'d, 'c> Context<'d, 'c> {
             diagnostics,
             groups: Names::default(),
             prefix_lists: Names::default(),
+            limited_interfaces: 0,
             ids: HashMap::new(),
         }
     }

@@ -1,7 +1,9 @@
 //! What changed since the policy before: which addresses have another owner, or none, and since
 //! when the others have had theirs.
 //!
-//! Tables are compared where they do not share pages, so that it costs what changed. A VLAN has a table of its own only where its addresses changed hands at other times than those
+//! Tables are compared where they do not share pages, so that it costs what changed.
+//!
+//! A VLAN has a table of its own only where its addresses changed hands at other times than those
 //! of other frames, so that thousands of VLANs cost nothing.
 
 use std::collections::BTreeSet;

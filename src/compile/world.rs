@@ -117,7 +117,7 @@ impl World {
         })
     }
 
-    /// Puts a change in force and returns the snapshot; `changes` says of its owners since when they
+    /// Puts a change in force and returns the snapshot; `changes` says since when its owners
     /// own. After an error the world is spoiled.
     pub(super) fn apply(
         &mut self,

@@ -1,13 +1,17 @@
 //! The policy document: model, reading with located errors, validation, ids, differences.
 
 mod changes;
+mod edit;
 mod id;
 mod model;
 mod parse;
+mod share;
 
 pub use changes::{Change, ChangeKind, changes, content_id};
+pub use edit::{AddedRules, EditError, EditedRule, RuleEditor};
 pub use model::{
     Count, GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, PrefixEntry,
     PrefixList, PrefixListIndex, Rule, SecurityGroup, Service,
 };
 pub use parse::{KEYS, KnownLinks, parse, refuse_empty};
+pub use share::share;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
 use super::flow_filter::FlowFilter;
+use super::version_commands::{Confirmation, RollbackRequest, RuleAddRequest, RuleRemoveRequest};
 use crate::document::Problem;
 
 /// One request.
@@ -19,6 +20,16 @@ pub enum Command {
     Explain(ExplainRequest),
     /// Live flows.
     Flows(FlowsRequest),
+    /// Add rules to a group of the policy in force.
+    RuleAdd(RuleAddRequest),
+    /// Remove rules of the policy in force.
+    RuleRemove(RuleRemoveRequest),
+    /// Keep the change that waits to be confirmed.
+    Confirm,
+    /// The versions of the policy that are kept.
+    History,
+    /// Go back to a former version.
+    Rollback(RollbackRequest),
 }
 
 /// A policy to put in force.
@@ -40,6 +51,9 @@ pub struct ApplyRequest {
     /// Accept a policy without any interface.
     #[serde(default)]
     pub allow_empty: bool,
+    /// Go back by itself unless it is confirmed within so many milliseconds.
+    #[serde(default)]
+    pub confirm_within_ms: Option<u64>,
 }
 
 /// A packet to ask about.
@@ -106,6 +120,9 @@ pub struct Applied {
     pub ended_flows: Option<u64>,
     /// Warnings about the document.
     pub warnings: Vec<Problem>,
+    /// It goes back unless it is confirmed.
+    #[serde(default)]
+    pub confirmation: Option<Confirmation>,
 }
 
 /// Why a request was refused.

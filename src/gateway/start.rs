@@ -141,6 +141,7 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
         cores,
         policy_path: config.policy.clone(),
         allow_empty: options.allow_empty,
+        history: usize::try_from(config.control.history).unwrap_or(usize::MAX),
         max_flows: u64::from(config.conntrack.max_flows),
         links: Box::new(move || {
             let devices = devices.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,10 +149,7 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
         }),
         clock,
     }));
-    server
-        .serve(Arc::clone(&controller))
-        .map_err(system("cannot serve the control socket"))?;
-    let reload = start_reloads(&controller).map_err(system("cannot start the reloads"))?;
+    let reload = serve(&server, &controller)?;
     let changed = reload.clone();
     watch_file(&config.policy, move || changed.ask(ReloadCause::File))?;
     reload.ask(ReloadCause::Start);
@@ -177,6 +175,17 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     }
     finish(&exchange, workers, &stop);
     Ok(())
+}
+
+/// Starts the threads of the control side.
+fn serve(server: &Server, controller: &Arc<Controller>) -> Result<Reloads, GatewayError> {
+    controller
+        .watch_deadlines()
+        .map_err(system("cannot start the watch of confirmations"))?;
+    server
+        .serve(Arc::clone(controller))
+        .map_err(system("cannot serve the control socket"))?;
+    start_reloads(controller).map_err(system("cannot start the reloads"))
 }
 
 /// Asks for reloads of the policy; they are made on a thread of their own, one at a time, so that

@@ -138,7 +138,8 @@ mod tests {
                 "[security_groups.{one}]\ndescription = \"x\"\ningress = []\n\
                  [security_groups.{other}]\ndescription = \"x\"\ningress = []\n\
                  [security_groups.user]\ndescription = \"x\"\n\
-                 ingress = [{{ protocol = \"all\", from = [\"group:a\"], id = \"sgr-12345678\" }}]\n\
+                 ingress = [{{ protocol = \"all\", from = [\"group:a\"], \
+                 id = \"sgr-12345678\" }}]\n\
                  [security_groups.swap]\ndescription = \"x\"\n\
                  ingress = [{{ protocol = \"all\", from = [\"group:{one}\"], \
                  id = \"sgr-12345679\" }}]\n\

@@ -1,3 +1,5 @@
+//! Single rules against whole documents.
+
 use super::*;
 use crate::policy::{KnownLinks, parse};
 

@@ -118,26 +118,34 @@ impl Controller {
         }
     }
 
-    /// Carries commands out in their order, an answer for each; changes of rules that follow one
-    /// another are published together. What is no command is refused in its place.
-    pub fn execute_all(&self, commands: Vec<Result<Command, Refusal>>) -> Vec<Answer> {
-        let mut answers = Vec::with_capacity(commands.len());
+    /// Carries commands out in their order, and hands each answer to `respond` before the next
+    /// command; changes of rules that follow one another are published and answered together.
+    /// What is no command is refused in its place. Ends early where `respond` says that nobody
+    /// reads; `false` then.
+    pub fn execute_all(
+        &self,
+        commands: Vec<Result<Command, Refusal>>,
+        respond: &mut dyn FnMut(&[Answer]) -> bool,
+    ) -> bool {
         let mut changes = Vec::new();
         for command in commands {
-            match command.map(RuleChange::of) {
-                Ok(Ok(change)) => changes.push(change),
-                Ok(Err(command)) => {
-                    answers.extend(self.change_rules(std::mem::take(&mut changes)));
-                    answers.push(self.execute(*command));
+            let command = match command.map(RuleChange::of) {
+                Ok(Ok(change)) => {
+                    changes.push(change);
+                    continue;
                 }
-                Err(refusal) => {
-                    answers.extend(self.change_rules(std::mem::take(&mut changes)));
-                    answers.push(Err(refusal));
-                }
+                Ok(Err(command)) => Ok(command),
+                Err(refusal) => Err(refusal),
+            };
+            if !respond(&self.change_rules(std::mem::take(&mut changes))) {
+                return false;
+            }
+            let answer = command.and_then(|command| self.execute(*command));
+            if !respond(&[answer]) {
+                return false;
             }
         }
-        answers.extend(self.change_rules(changes));
-        answers
+        respond(&self.change_rules(changes))
     }
 
     fn execute(&self, command: Command) -> Answer {

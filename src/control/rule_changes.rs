@@ -146,6 +146,7 @@ fn publish(
         // Another policy was published since, or the last publication was refused.
         let known = editor.take_if(|editor| Arc::ptr_eq(editor.policy(), &in_force));
         let editor = editor.insert(known.unwrap_or_else(|| RuleEditor::new(in_force)));
+        editor.allow_search();
         for change in batch {
             let edited = edit(editor, change);
             if let Ok((rules, _)) = &edited {

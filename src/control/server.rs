@@ -22,9 +22,9 @@ use crate::sync::{Arc, AtomicU32, Ordering};
 const CONNECTIONS_MAX: u32 = 32;
 /// Most bytes of a request: a policy of some hundred thousand rules.
 const REQUEST_BYTES_MAX: u64 = 64 << 20;
-/// Bytes that are read at once; requests that are in them whole are answered together.
+/// Bytes that are read at once; requests that are in them whole are taken together.
 const READ_BYTES: usize = 64 << 10;
-/// Most requests that are answered together.
+/// Most requests that are taken together.
 const AHEAD_MAX: usize = 256;
 /// A client that neither sends nor reads for so long is closed.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
@@ -239,8 +239,8 @@ fn converse(stream: &UnixStream, controller: &Controller) {
                 ),
             }
         }
-        let answers = controller.execute_all(commands);
-        if !respond(stream, &answers) || is_refused {
+        let is_read = controller.execute_all(commands, &mut |answers| respond(stream, answers));
+        if !is_read || is_refused {
             return;
         }
     }

@@ -156,6 +156,9 @@ impl Controller {
 
     /// Changes rules, and waits until the changes are live; an answer for each, in their order.
     pub(super) fn change_rules(&self, changes: Vec<RuleChange>) -> Vec<Answer> {
+        if changes.is_empty() {
+            return Vec::new();
+        }
         let super::ControllerSetup { state, clock, .. } = &self.setup;
         let started = clock.now();
         let timeouts = changes.iter().map(RuleChange::timeout_ms);

@@ -4,6 +4,7 @@
 //! rule allows, to refuse one that is there already. They hold hashes, 16 bytes a rule each; what
 //! they find is compared with the rule itself.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hash};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
@@ -14,8 +15,8 @@ use crate::document::{Checked, Problem, Report, Source, nearest, quoted};
 use crate::sync::Arc;
 use crate::types::{Direction, GroupId, RuleId};
 
-/// Most rules that are compared with an id that nothing has.
-const NEAREST_RULES_MAX: usize = 10_000;
+/// Most names and ids that are compared with one that nothing has.
+const NEAREST_MAX: usize = 10_000;
 
 /// One rule that came or went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub struct RuleEditor {
     by_id: RuleIndex,
     by_content: RuleIndex,
     rules_count: usize,
+    /// A word that nothing has may be looked for once more.
+    may_search: Cell<bool>,
 }
 
 impl RuleEditor {
@@ -101,6 +104,7 @@ impl RuleEditor {
             by_id: RuleIndex::default(),
             by_content: RuleIndex::default(),
             rules_count: policy.count().rules,
+            may_search: Cell::new(true),
             policy: Arc::clone(&policy),
         };
         for (index, group) in (0..).map(GroupIndex).zip(&policy.groups) {
@@ -112,6 +116,12 @@ impl RuleEditor {
             }
         }
         editor
+    }
+
+    /// Lets the next name or id that nothing has be compared with what there is. That takes
+    /// milliseconds, which one of many wrong changes has, and not each.
+    pub fn allow_search(&mut self) {
+        self.may_search.set(true);
     }
 
     /// The policy as it is now.
@@ -181,7 +191,7 @@ impl RuleEditor {
                 });
                 EditError::NoRule {
                     id: id.clone(),
-                    meant: meant(id, rules.take(NEAREST_RULES_MAX)),
+                    meant: self.meant(id, rules),
                 }
             })?;
             let rule = &self.policy.group(index).rules(direction)[position];
@@ -205,6 +215,15 @@ impl RuleEditor {
         Ok(removed)
     }
 
+    fn meant<'a>(&self, word: &str, known: impl Iterator<Item = &'a str>) -> String {
+        if !self.may_search.replace(false) {
+            return String::new();
+        }
+        nearest(word, known.take(NEAREST_MAX)).map_or_else(String::new, |found| {
+            format!("; did you mean {}?", quoted(found))
+        })
+    }
+
     fn find_group(&self, name: &str) -> Result<GroupIndex, EditError> {
         let by_name = self.groups.find(&name.to_ascii_lowercase());
         let by_id = || self.group_ids.get(&GroupId(name.into())).copied();
@@ -213,7 +232,7 @@ impl RuleEditor {
             let known = self.groups.iter().chain(ids);
             EditError::NoGroup {
                 name: name.to_owned(),
-                meant: meant(name, known),
+                meant: self.meant(name, known),
             }
         })
     }
@@ -273,12 +292,6 @@ impl RuleEditor {
             text: format!("{}, {}", rule.service, self.policy.peer_text(rule.peer)),
         }
     }
-}
-
-fn meant<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    nearest(word, known).map_or_else(String::new, |found| {
-        format!("; did you mean {}?", quoted(found))
-    })
 }
 
 /// Groups by a hash of what is in them.

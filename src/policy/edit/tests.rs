@@ -169,6 +169,9 @@ fn an_unknown_group_or_rule_brings_the_nearest() {
     );
     let id = editor.policy().groups[0].ingress[0].id.to_string();
     let typo = format!("{}x", &id[..id.len() - 1]);
+    let again = editor.remove(std::slice::from_ref(&typo)).unwrap_err();
+    assert_eq!(again.to_string(), format!("there is no rule `{typo}`"));
+    editor.allow_search();
     let error = editor.remove(std::slice::from_ref(&typo)).unwrap_err();
     assert_eq!(
         error.to_string(),

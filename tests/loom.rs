@@ -45,8 +45,8 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-/// Whether each snapshot of a run lives. Loom's cells fail a model where a read and the end of the
-/// snapshot are not ordered, even if the read came first.
+/// Whether each snapshot of a run lives. Loom's cells fail a model where a read and the beginning
+/// or the end of the snapshot are not ordered, even if they came in order.
 struct Lives([UnsafeCell<bool>; SNAPSHOTS_MAX]);
 
 // SAFETY: loom checks at run time what this promises: no two threads in one cell unordered.
@@ -64,7 +64,7 @@ struct Snapshot {
 
 impl Lives {
     fn new() -> Arc<Self> {
-        Arc::new(Self(std::array::from_fn(|_| UnsafeCell::new(true))))
+        Arc::new(Self(std::array::from_fn(|_| UnsafeCell::new(false))))
     }
 
     /// Generations count from 1.
@@ -81,7 +81,7 @@ impl Lives {
             // SAFETY: loom fails the model before an access that is not ordered.
             #[expect(unsafe_code, reason = "a cell of loom's")]
             let lives = unsafe { *lives };
-            assert!(lives, "read after it was freed");
+            assert!(lives, "read before it was made or after it was freed");
         });
         generation
     }
@@ -89,8 +89,15 @@ impl Lives {
 
 impl Snapshot {
     fn new(generation: u64, lives: &Arc<Lives>) -> Arc<Self> {
+        let generation = Generation(generation);
+        lives.cell(generation).with_mut(|lives| {
+            // SAFETY: as in `touch`.
+            #[expect(unsafe_code, reason = "a cell of loom's")]
+            let lives = unsafe { &mut *lives };
+            *lives = true;
+        });
         Arc::new(Self {
-            generation: Generation(generation),
+            generation,
             lives: Arc::clone(lives),
         })
     }
@@ -119,8 +126,8 @@ fn cell(lives: &Arc<Lives>) -> (Publisher<Snapshot>, SnapshotReader<Snapshot>) {
     (publisher, readers.pop().unwrap())
 }
 
-/// Fails with `Relaxed` for the `Release` of `load`'s report, with `Relaxed` for the `Acquire` of
-/// `reports`, and with `<=` for `<` in `retire`.
+/// Fails with `Relaxed` for the `Release` of `publish` or the `Acquire` of `load`, for the
+/// `Release` of `load`'s report or the `Acquire` of `reports`, and with `<=` for `<` in `retire`.
 #[test]
 fn what_a_worker_reads_is_not_freed() {
     check(|| {
@@ -147,7 +154,7 @@ fn what_a_worker_reads_is_not_freed() {
 }
 
 /// Fails without the fence of `publish`, without that of `end_sleep`, and with `Relaxed` for the
-/// `Release` of `begin_sleep`.
+/// `Release` of `begin_sleep` or of the reader's end.
 #[test]
 fn a_worker_that_wakes_finds_a_snapshot_that_lives() {
     check(|| {
@@ -284,6 +291,7 @@ fn sleeps_over_no_work(givers: usize) {
             assert!(doorbell.is_sleeping());
             assert!(is_rung(&doorbell) || ring.is_empty(), "sleeps over work");
             doorbell.lower();
+            assert!(!doorbell.is_sleeping());
             assert!(!is_rung(&doorbell), "the next sleep would end at once");
         }
         assert_eq!(taken + ring.take(), givers);

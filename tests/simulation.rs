@@ -8,10 +8,16 @@
 #![cfg(test)]
 #![expect(clippy::print_stderr, reason = "a failure names its seed")]
 
+#[path = "simulation/exempt.rs"]
+mod exempt;
 #[path = "simulation/model.rs"]
 mod model;
+#[path = "simulation/pieces.rs"]
+mod pieces;
 #[path = "simulation/policies.rs"]
 mod policies;
+#[path = "simulation/quota.rs"]
+mod quota;
 #[path = "simulation/random.rs"]
 mod random;
 #[path = "simulation/rig.rs"]
@@ -116,6 +122,12 @@ impl Summary {
         self.given_up += other.given_up;
         self.generations += other.generations;
         self.sleeps += other.sleeps;
+        self.waited += other.waited;
+        self.pieces_passed += other.pieces_passed;
+        for (sum, count) in self.limited.iter_mut().zip(other.limited) {
+            *sum += count;
+        }
+        self.ended += other.ended;
         for (sum, count) in self.passed.iter_mut().zip(other.passed) {
             *sum += count;
         }
@@ -132,15 +144,18 @@ impl Summary {
         assert!(self.finished > 500 && self.given_up > 500, "talks");
         assert!(self.generations > 200 && self.sleeps > 200);
         assert!(self.handed_over > 10_000);
+        assert!(self.waited > 500 && self.pieces_passed > 500, "pieces");
+        assert!(self.limited.iter().all(|count| *count > 20), "limits");
+        assert!(self.ended > 100, "addresses that leave");
         assert!(passed(PassReason::Tracked) > 5000);
         for &reason in PassReason::ALL {
             assert!(passed(reason) > 50, "{reason:?} did not happen");
         }
         for &reason in DropReason::ALL {
             let is_met = match reason {
-                // No kernel here; no fragments and no limits yet.
-                DropReason::BadDescriptor | DropReason::Fragment | DropReason::Limit => true,
-                _ => dropped(reason) > 50,
+                // No kernel here.
+                DropReason::BadDescriptor => true,
+                _ => dropped(reason) > 20,
             };
             assert!(is_met, "{reason:?} did not happen");
         }

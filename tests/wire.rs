@@ -7,11 +7,17 @@
 #![expect(clippy::print_stderr, reason = "a skipped test says why")]
 
 #[cfg(test)]
+#[path = "wire/attacks.rs"]
+mod attacks;
+#[cfg(test)]
 #[path = "wire/connections.rs"]
 mod connections;
 #[cfg(test)]
 #[path = "wire/errors.rs"]
 mod errors;
+#[cfg(test)]
+#[path = "wire/flood.rs"]
+mod flood;
 #[cfg(test)]
 #[path = "wire/flows.rs"]
 mod flows;

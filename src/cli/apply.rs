@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{Failure, SocketArguments, print_json};
+use super::{Failure, SocketArguments, diff, print_json};
 use crate::control::{Applied, ApplyRequest, Client, ClientError, Command, Confirmation};
-use crate::document::{Problem, Source};
+use crate::document::{Problem, Source, Style};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The policy file
     policy: PathBuf,
-    /// Change nothing; say what would change and how many live flows it would end
+    /// Change nothing; say what would change, traffic gained and lost, and how many live flows it
+    /// would end or no longer admit
     #[arg(long)]
     dry_run: bool,
     /// Replace the gateway's configured policy file too
@@ -57,12 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let mut out = io::stdout().lock();
     if arguments.dry_run {
-        for change in &applied.changes {
-            writeln!(out, "{change}")?;
-        }
-        let ended = applied.ended_flows.unwrap_or(0);
-        let count = applied.changes.len();
-        writeln!(out, "{count} changes; {ended} live flows would end")?;
+        write_dry_run(&applied, &mut out)?;
     } else {
         let what = if applied.unchanged {
             "in force already"
@@ -83,6 +79,29 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What would change in the document, in traffic, and for live flows.
+fn write_dry_run(applied: &Applied, out: &mut dyn Write) -> io::Result<()> {
+    for change in &applied.changes {
+        writeln!(out, "{change}")?;
+    }
+    match (&applied.traffic, &applied.traffic_error) {
+        (Some(diff), _) => {
+            diff::write(diff, Style::for_stdout(), out)?;
+            writeln!(out, "{}", diff.summary())?;
+        }
+        (None, Some(error)) => writeln!(out, "{error}")?,
+        (None, None) => {}
+    }
+    let count = applied.changes.len();
+    let ended = applied.ended_flows.unwrap_or(0);
+    let refused = applied.refused_flows.unwrap_or(0);
+    writeln!(
+        out,
+        "{count} changes; {ended} live flows would end, the rules would no longer admit {refused} \
+         others"
+    )
 }
 
 /// Asks for a change; says what is wrong with its document.

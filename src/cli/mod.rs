@@ -6,6 +6,7 @@ mod apply;
 mod check;
 mod confirm;
 mod detach;
+mod diff;
 mod explain;
 mod flows;
 mod history;
@@ -53,6 +54,8 @@ enum Verb {
     History(history::Arguments),
     /// Go back to a former version of the policy
     Rollback(rollback::Arguments),
+    /// Say what traffic one policy allows that the other does not: exit code 0 none, 1 some
+    Diff(diff::Arguments),
     /// Say what would become of a packet, and why
     Explain(explain::Arguments),
     /// Run a capture through the pipeline
@@ -101,6 +104,8 @@ enum Failure {
     Message(String),
     /// Arguments that each may be, but not together: as clap says it, exit code 2.
     Usage(String),
+    /// One line (or drawn reports) of a command whose exit code 1 is an answer: exit code 2.
+    Trouble(String),
     /// Said already; only the exit code is left.
     Silent,
 }
@@ -140,6 +145,7 @@ pub fn main() -> ExitCode {
         Verb::Rule(verb) => rule::run(&verb),
         Verb::History(arguments) => history::run(&arguments),
         Verb::Rollback(arguments) => rollback::run(&arguments),
+        Verb::Diff(arguments) => diff::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Replay(arguments) => replay::run(&arguments),
         Verb::Status(arguments) => status::run(&arguments),
@@ -156,6 +162,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
         Err(Failure::Message(text)) if is_broken_pipe(&text) => ExitCode::SUCCESS,
+        Err(Failure::Trouble(text)) => {
+            // Nobody reads stderr: there is nowhere left to say so.
+            let _unheard = writeln!(io::stderr(), "portcullis: {text}");
+            ExitCode::from(2)
+        }
         Err(Failure::Message(text)) => {
             // Nobody reads stderr: there is nowhere left to say so.
             let _unheard = writeln!(io::stderr(), "portcullis: {text}");

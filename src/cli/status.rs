@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::apply::waits;
 use super::{Failure, SocketArguments, print_json};
-use crate::control::{Command, LinkStatus, Status};
+use crate::control::{Command, EvictedBy, LinkStatus, Status};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -46,8 +46,15 @@ fn write_text(out: &mut impl Write, status: &Status) -> io::Result<()> {
     let table = &status.conntrack;
     writeln!(
         out,
-        "flows {} of {}, refused {}, evicted {}, picked up {}",
-        table.flows, table.max_flows, table.refused, table.evicted, table.picked_up
+        "flows {} of {}, room for {}, refused {} (by a limit {}), evicted {}{}, picked up {}",
+        table.flows,
+        table.max_flows,
+        table.conntrack_allowance_available,
+        table.conntrack_allowance_exceeded,
+        table.limited,
+        table.evicted,
+        evicted(&table.evicted_by),
+        table.picked_up
     )?;
     for worker in &status.workers {
         writeln!(
@@ -71,6 +78,22 @@ fn write_text(out: &mut impl Write, status: &Status) -> io::Result<()> {
         write_link(out, link)?;
     }
     Ok(())
+}
+
+/// What gave way, if anything did.
+fn evicted(by: &EvictedBy) -> String {
+    let kinds = [
+        ("untracked", by.untracked),
+        ("closed", by.closed),
+        ("unanswered", by.unanswered),
+        ("half open", by.half_open),
+    ];
+    let counted = kinds.iter().filter(|(_, count)| *count > 0);
+    let counted: Vec<String> = counted.map(|(name, n)| format!("{name} {n}")).collect();
+    match counted.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", counted.join(", ")),
+    }
 }
 
 fn write_link(out: &mut impl Write, link: &LinkStatus) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //! out the tables that `crate::snapshot` describes. Runs on the control side; sees no packet.
 
 mod error;
+mod history;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod ownership;
@@ -16,10 +17,12 @@ use hashbrown::HashMap;
 
 pub use error::{CompileError, RULES_MAX, TABLE_BYTES_MAX};
 
+use self::history::History;
 use self::peers::{Members, Peers, WideKeys};
 use self::programs::NumberedRule;
 use self::registry::{Assigned, Registry};
 use crate::policy::{GroupIndex, IcmpMatch, Interface, Peer, Policy, PortRange, Rule, Service};
+use crate::snapshot::changes::Changes;
 use crate::snapshot::classes::CLASS_KEYS_MAX;
 use crate::snapshot::key_map::KeyMap;
 use crate::snapshot::owners::INTERFACES_MAX;
@@ -28,7 +31,9 @@ use crate::snapshot::{
     GroupInfo, InterfaceEntry, InterfaceInfo, RuleInfo, Snapshot, SnapshotStats,
 };
 use crate::sync::Arc;
-use crate::types::{Direction, Generation, InterfaceId, InterfaceSlot, LinkId, RuleId, RuleSlot};
+use crate::types::{
+    Direction, FlowLimits, Generation, InterfaceId, InterfaceSlot, LinkId, RuleId, RuleSlot,
+};
 
 /// Compiles policies and keeps the numbers of their rules and interfaces stable from one to the
 /// next.
@@ -36,6 +41,10 @@ use crate::types::{Direction, Generation, InterfaceId, InterfaceSlot, LinkId, Ru
 pub struct Compiler {
     rules: Registry<RuleId>,
     interfaces: Registry<InterfaceId>,
+    /// The last policy, and since when its addresses are whose they are.
+    history: Option<History>,
+    /// Changes of owners up to here concern no connection any more.
+    swept: Generation,
     class_keys_max: usize,
 }
 
@@ -52,14 +61,23 @@ impl Compiler {
         Self {
             rules: Registry::new(),
             interfaces: Registry::new(),
+            history: None,
+            swept: Generation::default(),
             class_keys_max: CLASS_KEYS_MAX,
         }
+    }
+
+    /// Forgets which addresses changed hands in generations up to this one: every worker has ended
+    /// the connections that lost their address by then.
+    pub fn forget_changes(&mut self, swept: Generation) {
+        self.swept = self.swept.max(swept);
     }
 
     /// Compiles a policy for a gateway with these links, in the order of their ids.
     ///
     /// A rule or interface that the policy compiled before had too keeps its slot; one that comes,
-    /// or comes back, has a slot that nothing had before.
+    /// or comes back, has a slot that nothing had before. So it is with the addresses of an
+    /// interface: one that comes back is its own since now.
     ///
     /// # Errors
     /// If the policy does not fit the gateway's links, contradicts itself, or passes a limit. The
@@ -105,20 +123,34 @@ impl Compiler {
                 link,
             ));
         }
-        let entries = policy.interfaces.iter().map(|i| programs.of(i).entry());
+        let slots: Arc<[InterfaceSlot]> = interfaces.iter().map(|info| info.slot).collect();
+        let changes = match &self.history {
+            Some(history) => history.next(&owners, &slots, generation, self.swept)?,
+            None => Changes::default(),
+        };
+        let history = History {
+            owners: owners.clone(),
+            slots,
+            changes: Arc::new(changes),
+        };
+        let entries = policy.interfaces.iter().zip(&interfaces);
+        let entries = entries.map(|(interface, info)| programs.of(interface).entry(info.slot));
         let snapshot = Snapshot {
             generation,
             owners,
+            changes: Arc::clone(&history.changes),
             classes: classes.table,
-            entries: entries.collect(),
             interface_slots: slot_map(&interfaces)?,
+            entries: entries.collect(),
             interfaces: interfaces.into(),
             rules: builder.rule_infos(),
+            limits: own_limits(policy, &history.slots),
             stats: SnapshotStats::default(),
         };
         let snapshot = with_stats(snapshot, policy, &programs)?;
         self.rules.commit(rule_numbers);
         self.interfaces.commit(interface_numbers);
+        self.history = Some(history);
         Ok(snapshot)
     }
 }
@@ -239,8 +271,9 @@ struct ProgramPair {
 }
 
 impl ProgramPair {
-    fn entry(&self) -> InterfaceEntry {
+    fn entry(&self, slot: InterfaceSlot) -> InterfaceEntry {
         InterfaceEntry {
+            slot,
             open_for_ingress: self.egress.open,
             open_for_egress: self.ingress.open,
             ingress: Arc::clone(&self.ingress),
@@ -294,6 +327,15 @@ fn interface_info(
         subnet_id: interface.subnet_id.clone(),
         instance_id: interface.instance_id.clone(),
     }
+}
+
+/// Interfaces with limits of their own, in order of their slots.
+fn own_limits(policy: &Policy, slots: &[InterfaceSlot]) -> Box<[(InterfaceSlot, FlowLimits)]> {
+    let limits = policy.interfaces.iter().map(|interface| interface.limits);
+    let all = slots.iter().copied().zip(limits);
+    let mut own: Vec<_> = all.filter(|(_, limits)| !limits.is_empty()).collect();
+    own.sort_unstable_by_key(|(slot, _)| *slot);
+    own.into()
 }
 
 /// Slots → positions.

@@ -84,7 +84,7 @@ pub(super) fn owners(
     }
     let links = places.into_iter().map(|place| link_owners(place, policy));
     Ok(Owners {
-        links: links.collect::<Result<_, _>>()?,
+        links: links.collect::<Result<Vec<_>, _>>()?.into(),
     })
 }
 
@@ -108,10 +108,7 @@ fn link_owners(
         vlans.push(table);
     }
     Ok(LinkOwners {
-        any_vlan: any_vlan.unwrap_or_else(|| OwnerTable {
-            v4: IntervalMap::uniform(Owner::NONE.0),
-            v6: IntervalMap::uniform(Owner::NONE.0),
-        }),
+        any_vlan: any_vlan.unwrap_or_else(OwnerTable::nobody),
         vlan_positions,
         vlans: vlans.into(),
     })

@@ -303,6 +303,7 @@ impl Maker {
             vpc_id: None,
             subnet_id: None,
             instance_id: None,
+            limits: crate::types::FlowLimits::default(),
         }
     }
 

@@ -9,6 +9,8 @@ use crate::packet::{Address, VlanTags};
 use crate::policy::InterfaceLink;
 use crate::snapshot::{Decision, InterfaceRef, Question};
 
+mod diff;
+mod history;
 mod semantics;
 mod worlds;
 

@@ -243,7 +243,8 @@ pub struct Conntrack {
     pub tcp_strict: bool,
     /// ICMP errors about a tracked flow; default [`IcmpErrors::Related`].
     pub icmp_errors: IcmpErrors,
-    /// Share of each interface; divided evenly between the workers.
+    /// Share of each interface that has none of its own in the policy; divided evenly between the
+    /// workers.
     pub per_interface: PerInterface,
     /// How long entries live without a packet.
     pub timeouts: Timeouts,

@@ -4,6 +4,8 @@
 //! entry. The answer is dropped all the same, both ends repeat theirs, and the next SYN is noted
 //! anew.
 
+use crate::cpu::present;
+
 /// Flows for each cell.
 const FLOWS_PER_CELL: u32 = 128;
 
@@ -33,7 +35,7 @@ impl Challenges {
             sequence: 0,
         };
         Self {
-            cells: vec![empty; count as usize],
+            cells: present(empty, count as usize),
         }
     }
 

@@ -65,21 +65,29 @@ pub enum TcpPickup {
 /// What one interface may take of a shard; 0 = no limit.
 ///
 /// If both are 0, flows are not counted by interface at all. A default that counts but never
-/// refuses, so that single interfaces can have a limit of their own
-/// ([`super::Shard::limit_interface`]), is `max_flows: u32::MAX`.
+/// refuses, so that single interfaces can have limits of their own
+/// ([`super::Shard::limit_interfaces`]), is [`PerInterface::COUNTED`].
 ///
-/// While flows are counted, a shard knows one interface for 16 flows of its size (1,024 at least,
-/// 131,072 at most), for about two bytes a flow. Interfaces beyond those that have flows, or have
-/// opened some within the last second, open none.
+/// While flows are counted, a shard knows one interface for 32 flows of its size (1,024 at least,
+/// 131,072 at most), for about one byte a flow, and 8 more for flows that give way of interfaces
+/// with a number of their own. Of interfaces beyond those that have flows, or have opened some
+/// within the last second, those with a limit open none, and those without are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerInterface {
-    /// Most flows at a time, whatever their state.
+    /// Most flows at a time, whatever their state. Beyond, its own flows give way to its new ones
+    /// in the order in which they do on a full table, established ones never.
     pub max_flows: u32,
     /// Most new flows a second; as many may come at once.
     pub new_per_second: u32,
 }
 
 impl PerInterface {
+    /// No limit, but a count.
+    pub const COUNTED: Self = Self {
+        max_flows: u32::MAX,
+        new_per_second: 0,
+    };
+
     /// What each of `shards` shards may give so that an interface has this over all of them: an
     /// even part, rounded up, since its flows spread evenly. All together may exceed the limit by
     /// less than one flow a shard; an interface whose flows happen to fall on few shards gets less

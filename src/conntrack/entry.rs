@@ -1,17 +1,17 @@
 //! The layout of one flow: a line that every packet uses, and a cold part of five bytes.
 //!
 //! ```text
-//!   0  low, high          addresses (of IPv6 the low 32 bits: a filter before the full compare)
-//!   8  low_port, high_port
-//!  12  wire               bits 0–26 of the key (key.rs), 27–28 class, 29 ingress, 30 opener is
-//!                         high, 31 heavy (traffic.rs)
+//!   0  addresses          word of the key (`PackedKey`)
+//!   8  numbers            word of the key, and 27–28 class, 29 ingress, 30 opener is high,
+//!                         31 heavy (traffic.rs)
 //!  16  deadline           low 32 bits of the beat
 //!  20  end[2]             next sequence number of each side        (TCP)
 //!  28  ack[2]             highest acknowledgment that each sent    (TCP)
 //!  36  traffic[2]         packets and bytes of each side (traffic.rs)
 //!  44  window[2]          largest window of each side, unscaled    (TCP)
 //!  48  marks              one bit a side and mark
-//!  50  protocol, link_kind, state, scales
+//!  50  service            half a word of the key
+//!  52  state, scales
 //!  54  generation         low 24 bits
 //!  57  interface, rule    slot numbers in 24 bits each (numbers.rs)
 //!  63  started            high 8 of 24 bits
@@ -28,36 +28,32 @@
 
 use super::flow::{FlowClass, FlowState, NewFlow};
 use super::give_way::Yields;
-use super::key::{PackedKey, WIRE_KEY, is_v6};
+use super::hit::Moment;
 use super::numbers::Narrow;
-use super::sides::{Mark, Side, Sides, mark_bit};
+use super::sides::{MARK_LENIENT, Mark, Side, Sides, mark_bit};
 use super::timer::Beat;
 use super::traffic::{Weight, Words};
 use crate::clock::Tick;
-use crate::packet::{End, FlowKey};
-use crate::types::{Direction, Generation};
+use crate::packet::{Brief, End, PackedKey};
+use crate::types::{Direction, Generation, PortSide};
 
 /// The part of a flow that packets use.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(super) struct Entry {
-    low: u32,
-    high: u32,
-    low_port: u16,
-    high_port: u16,
-    wire: u32,
+    addresses: u64,
+    numbers: u64,
     deadline: u32,
     pub(super) end: Sides<u32>,
     pub(super) ack: Sides<u32>,
     pub(super) traffic: Words,
     pub(super) window: Sides<u16>,
     pub(super) marks: u16,
-    protocol: u8,
-    link_kind: u8,
+    service: u16,
     /// `None`: free.
     pub(super) state: Option<FlowState>,
-    /// TCP: window scales, the opener's in the low half; [`SCALE_NONE`] while unknown. ICMP: the
-    /// opener's code.
+    /// TCP: window scales, the opener's in the low half; until the handshake is complete those
+    /// that were offered, or [`SCALE_NONE`]. ICMP: the opener's code.
     scales: u8,
     generation: [u8; 3],
     pub(super) interface: Narrow,
@@ -82,39 +78,40 @@ pub(super) struct Cold {
 
 const _: () = assert!(size_of::<Cold>() == 5);
 
-const WIRE_CLASS_SHIFT: u32 = 27;
-const WIRE_CLASS: u32 = 3 << WIRE_CLASS_SHIFT;
-const WIRE_INGRESS: u32 = 1 << 29;
-const WIRE_OPENER_HIGH: u32 = 1 << 30;
-const WIRE_HEAVY: u32 = 1 << 31;
+const CLASS_SHIFT: u32 = 27;
+const CLASS: u64 = 3 << CLASS_SHIFT;
+const INGRESS_SHIFT: u32 = 29;
+const INGRESS: u64 = 1 << INGRESS_SHIFT;
+const OPENER_SHIFT: u32 = 30;
+const OPENER_HIGH: u64 = 1 << OPENER_SHIFT;
+const HEAVY: u64 = 1 << 31;
 
-const _: () = assert!(WIRE_KEY < 1 << WIRE_CLASS_SHIFT);
+/// The bits of `numbers` that belong to the key.
+const KEY: u64 = !PackedKey::NUMBERS_FREE;
 
-fn class_bits(class: FlowClass) -> u32 {
+const _: () = assert!(KEY & (CLASS | INGRESS | OPENER_HIGH | HEAVY) == 0);
+
+fn class_bits(class: FlowClass) -> u64 {
     let number = match class {
         FlowClass::Tracked => 0,
         FlowClass::Untracked => 1,
         FlowClass::Unenforced => 2,
     };
-    number << WIRE_CLASS_SHIFT
+    number << CLASS_SHIFT
 }
 
 impl Entry {
     /// A slot that no flow uses.
     pub(super) const FREE: Self = Self {
-        low: 0,
-        high: 0,
-        low_port: 0,
-        high_port: 0,
-        wire: 0,
+        addresses: 0,
+        numbers: 0,
         deadline: 0,
         end: Sides::both(0),
         ack: Sides::both(0),
         traffic: Sides::both(0),
         window: Sides::both(0),
         marks: 0,
-        protocol: 0,
-        link_kind: 0,
+        service: 0,
         state: None,
         scales: 0,
         generation: [0; 3],
@@ -131,22 +128,18 @@ impl Entry {
 
     /// A flow of this key, without a state yet, and without its interface and rule.
     pub(super) fn new(key: &PackedKey, new: &NewFlow, now: Tick) -> Self {
-        let mut wire = key.wire | class_bits(new.class);
+        let mut numbers = key.numbers | class_bits(new.class);
         if new.direction == Direction::Ingress {
-            wire |= WIRE_INGRESS;
+            numbers |= INGRESS;
         }
         if new.opener == End::High {
-            wire |= WIRE_OPENER_HIGH;
+            numbers |= OPENER_HIGH;
         }
         let [_, started_high, ..] = started_units(now).to_be_bytes();
         let mut entry = Self {
-            low: key.low,
-            high: key.high,
-            low_port: key.low_port,
-            high_port: key.high_port,
-            wire,
-            protocol: key.protocol,
-            link_kind: key.link_kind,
+            addresses: key.addresses,
+            numbers,
+            service: key.service,
             started_high,
             ..Self::FREE
         };
@@ -157,49 +150,60 @@ impl Entry {
     /// A free slot that leads to the next one.
     pub(super) fn free_before(next: u32) -> Self {
         Self {
-            low: next,
+            addresses: u64::from(next),
             ..Self::FREE
         }
     }
 
     /// Of a free slot: the next one.
+    #[expect(clippy::cast_possible_truncation, reason = "a slot is stored there")]
     pub(super) fn next_free(&self) -> u32 {
-        self.low
+        self.addresses as u32
     }
 
     /// Whether it has this key; of IPv6 only the low halves are compared here.
     #[inline]
     pub(super) fn has_key(&self, key: &PackedKey) -> bool {
-        self.low == key.low
-            && self.high == key.high
-            && (self.low_port, self.high_port) == (key.low_port, key.high_port)
-            && self.wire & WIRE_KEY == key.wire
-            && self.protocol == key.protocol
-            && self.link_kind == key.link_kind
-            && self.state.is_some()
+        let differs = (self.addresses ^ key.addresses)
+            | ((self.numbers ^ key.numbers) & KEY)
+            | u64::from(self.service ^ key.service);
+        differs == 0 && self.state.is_some()
     }
 
-    /// Its key; `addresses` are those of an IPv6 flow.
-    pub(super) fn key(&self, addresses: [u128; 2]) -> FlowKey {
-        let packed = PackedKey {
-            low: self.low,
-            high: self.high,
-            low_port: self.low_port,
-            high_port: self.high_port,
-            wire: self.wire & WIRE_KEY,
-            protocol: self.protocol,
-            link_kind: self.link_kind,
-        };
-        packed.unpack(addresses)
+    /// Whether it is the flow of a common packet (of IPv6 as far as it can tell), alive, judged by
+    /// the generation in force, and on the port that the packet came in by. Few branches: which
+    /// end sends is as good as random.
+    #[inline]
+    pub(super) fn is_hit(&self, packet: &Brief, side: PortSide, moment: &Moment) -> bool {
+        let key = &packet.key;
+        let differs = (self.addresses ^ key.addresses)
+            | ((self.numbers ^ key.numbers) & KEY)
+            | u64::from(self.service ^ key.service);
+        // From inside come the opener's packets of egress flows, and the other end's of ingress.
+        let inside_is_high = self.numbers >> OPENER_SHIFT ^ self.numbers >> INGRESS_SHIFT;
+        let is_elsewhere = (inside_is_high ^ packet.from as u64 ^ side as u64) & 1;
+        differs | is_elsewhere == 0
+            && self.generation == moment.generation
+            && self.is_live(moment.beat)
+    }
+
+    /// Its key; that of an IPv6 flow is whole with both addresses.
+    #[inline]
+    pub(super) fn key(&self) -> PackedKey {
+        PackedKey {
+            addresses: self.addresses,
+            numbers: self.numbers & KEY,
+            service: self.service,
+        }
     }
 
     #[inline]
     pub(super) fn is_v6(&self) -> bool {
-        is_v6(self.wire)
+        self.key().is_v6()
     }
 
     pub(super) fn class(&self) -> FlowClass {
-        match (self.wire & WIRE_CLASS) >> WIRE_CLASS_SHIFT {
+        match (self.numbers & CLASS) >> CLASS_SHIFT {
             0 => FlowClass::Tracked,
             1 => FlowClass::Untracked,
             _ => FlowClass::Unenforced,
@@ -207,12 +211,12 @@ impl Entry {
     }
 
     pub(super) fn set_class(&mut self, class: FlowClass) {
-        self.wire = self.wire & !WIRE_CLASS | class_bits(class);
+        self.numbers = self.numbers & !CLASS | class_bits(class);
     }
 
     #[inline]
     pub(super) fn direction(&self) -> Direction {
-        if self.wire & WIRE_INGRESS != 0 {
+        if self.numbers & INGRESS != 0 {
             Direction::Ingress
         } else {
             Direction::Egress
@@ -221,7 +225,7 @@ impl Entry {
 
     #[inline]
     pub(super) fn is_untracked(&self) -> bool {
-        self.wire & WIRE_CLASS == 1 << WIRE_CLASS_SHIFT
+        self.numbers & CLASS == 1 << CLASS_SHIFT
     }
 
     #[inline]
@@ -231,7 +235,7 @@ impl Entry {
 
     #[inline]
     pub(super) fn opener(&self) -> End {
-        if self.wire & WIRE_OPENER_HIGH != 0 {
+        if self.numbers & OPENER_HIGH != 0 {
             End::High
         } else {
             End::Low
@@ -258,14 +262,29 @@ impl Entry {
         self.deadline = deadline.low();
     }
 
+    /// Whether its deadline would stay or come later if it lasted `span` beats from now on, given
+    /// that it is alive.
+    #[inline]
+    pub(super) fn would_live_on(&self, now: Beat, span: u32) -> bool {
+        now.after(span)
+            .low()
+            .wrapping_sub(self.deadline)
+            .cast_signed()
+            >= 0
+    }
+
     /// Whether it is in use and not past its deadline.
     #[inline]
     pub(super) fn is_live(&self, now: Beat) -> bool {
         self.state.is_some() && now.is_before(self.deadline)
     }
 
-    /// Beats since the packet that moved its deadline last, given how long each state lasts.
+    /// Beats since the packet that moved its deadline last, given how long each state lasts; the
+    /// most that there are once it has expired.
     pub(super) fn idle(&self, spans: &[u32; FlowState::COUNT], now: Beat) -> u32 {
+        if !self.is_live(now) {
+            return u32::MAX;
+        }
         let span = self.state.and_then(|state| spans.get(state as usize));
         let left = self.deadline.wrapping_sub(now.low());
         span.map_or(0, |span| span.saturating_sub(left))
@@ -277,7 +296,9 @@ impl Entry {
         if self.is_untracked() {
             return self.state.map(|_| Yields::Untracked);
         }
-        let is_answered = self.has(Mark::Seen, Side::Reply);
+        let is_lenient = self.marks & MARK_LENIENT != 0;
+        let is_answered = self.has(Mark::Seen, Side::Reply)
+            || is_lenient && self.has(Mark::Answered, Side::Original);
         match self.state? {
             FlowState::TimeWait | FlowState::Reset => Some(Yields::Tombstone),
             FlowState::SynSent => Some(Yields::Unanswered),
@@ -338,7 +359,7 @@ impl Entry {
 
     #[inline]
     pub(super) fn weight(&self) -> Weight {
-        if self.wire & WIRE_HEAVY == 0 {
+        if self.numbers & HEAVY == 0 {
             Weight::Light
         } else {
             Weight::Heavy
@@ -348,14 +369,20 @@ impl Entry {
     #[inline]
     pub(super) fn set_weight(&mut self, weight: Weight) {
         if weight == Weight::Heavy {
-            self.wire |= WIRE_HEAVY;
+            self.numbers |= HEAVY;
         }
     }
 
     /// Notes the generation that it was judged by.
     pub(super) fn stamp(&mut self, generation: Generation) {
+        self.generation = Self::cut(generation);
+    }
+
+    /// What entries keep of a generation.
+    #[inline]
+    pub(super) fn cut(generation: Generation) -> [u8; 3] {
         let [.., a, b, c] = generation.0.to_be_bytes();
-        self.generation = [a, b, c];
+        [a, b, c]
     }
 
     /// Low 32 bits of its generation, given the shard's newest.

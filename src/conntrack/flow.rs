@@ -15,6 +15,9 @@ pub struct FlowHash(pub(super) u64);
 pub struct FlowIndex(pub(super) u32);
 
 impl FlowIndex {
+    /// The number of no flow.
+    pub const NONE: Self = Self(u32::MAX);
+
     /// The number, for outputs.
     #[must_use]
     pub fn number(self) -> u32 {
@@ -95,6 +98,18 @@ pub struct FlowHead {
     pub query_code: u8,
     /// Whether it is closed, and its entry only keeps late packets out.
     pub is_tombstone: bool,
+}
+
+impl FlowHead {
+    /// Which end of the key is the interface's.
+    #[inline]
+    #[must_use]
+    pub fn inside_end(&self) -> End {
+        match self.direction {
+            Direction::Egress => self.opener,
+            Direction::Ingress => self.opener.opposite(),
+        }
+    }
 }
 
 /// What a packet does to the flow that it belongs to.
@@ -229,7 +244,8 @@ pub struct FlowView {
     pub state: FlowState,
     /// Time since it was opened, to two seconds.
     pub age: Duration,
-    /// Time since the last packet that moved its deadline.
+    /// Time since the last packet that moved its deadline; more where a reset that may be none has
+    /// brought that nearer.
     pub idle: Duration,
     /// Time until it expires.
     pub expires_in: Duration,
@@ -260,9 +276,9 @@ pub struct ShardStats {
     pub evicted: u64,
     /// The same by what they were.
     pub evicted_by: Evicted,
-    /// New flows that found no room.
+    /// New flows that found no room, but for untracked ones: these pass without an entry.
     pub refused: u64,
-    /// New flows that their interface's limit refused.
+    /// New flows that their interface's limit refused, again but for untracked ones.
     pub limited: u64,
     /// Entries in use that would give way.
     pub can_give_way: u32,
@@ -297,6 +313,19 @@ pub struct Evicted {
     pub half_open: u64,
 }
 
+impl Evicted {
+    /// All of them, in that order.
+    #[must_use]
+    pub fn by_kind(self) -> [u64; 4] {
+        [
+            self.untracked,
+            self.tombstones,
+            self.unanswered,
+            self.half_open,
+        ]
+    }
+}
+
 /// Memory of a shard in bytes, by when it is touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardMemory {
@@ -308,4 +337,7 @@ pub struct ShardMemory {
     pub ipv6: usize,
     /// What it uses more if all of them are heavy: 4,096 packets or 1 MiB of one side.
     pub heavy: usize,
+    /// What it uses more if all of them can give way to others of their interface, since it may
+    /// have only so many.
+    pub limited: usize,
 }

@@ -24,15 +24,17 @@
 use std::time::Duration;
 
 use crate::clock::Tick;
+use crate::cpu::present;
 use crate::packet::{Addresses, FlowKey, Fragment, IpPacket, VlanTags};
 use crate::types::{LinkId, PortSide};
 
 use super::flow::FragmentedFlow;
+use super::rings::{Ring, Rings};
 
 /// Places of a bucket.
 const WAYS: usize = 4;
-/// Buckets: 4,096 datagrams at a time.
-const BUCKETS: usize = 1024;
+/// Buckets: 1,024 datagrams at a time, for a third of a byte each flow of a million.
+const BUCKETS: usize = 256;
 /// Separate stretches of a datagram that may have passed; one that comes in more pieces out of
 /// order ends. In order there is one.
 const STRETCHES_MAX: usize = 4;
@@ -40,8 +42,9 @@ const STRETCHES_MAX: usize = 4;
 const WAITING_PER_DATAGRAM_MAX: usize = 8;
 /// Frames that wait at one worker, of all datagrams.
 pub const WAITING_MAX: usize = 256;
-/// Buckets that one turn looks at, at most, for datagrams whose time is over.
-const EXPIRE_PER_TURN_MAX: usize = 256;
+/// Buckets that one turn looks at, at most, for datagrams whose time is over; each place of them is
+/// some lines that are far.
+const EXPIRE_PER_TURN_MAX: usize = 16;
 /// Nanoseconds of one bucket's turn in the sweep, so that it comes round in half a second.
 const BUCKET_NS: u64 = 500_000_000 / BUCKETS as u64;
 const SWEEP_NS: u64 = BUCKET_NS * BUCKETS as u64;
@@ -74,12 +77,27 @@ impl Ticket {
     }
 }
 
+/// The fragments that wait, and the tickets that they wait under.
+#[derive(Debug)]
+struct Waiting {
+    free: Vec<Ticket>,
+    released: Vec<(Ticket, Release)>,
+    /// Tickets in use and not released, the one given out first at the head.
+    queue: Rings,
+    longest: Ring,
+    /// Where each ticket's datagram is: bucket and way.
+    seats: Vec<(usize, usize)>,
+    /// How many tickets there are.
+    count: usize,
+}
+
 /// What becomes of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FragmentFate {
     /// It is a piece of a packet of this flow: to be judged as that.
     Known(FragmentedFlow),
-    /// Its first fragment has not come: the frame waits under this ticket.
+    /// Its first fragment has not come: the frame waits under this ticket. Should one wait there
+    /// already, that has waited longest of all, and is dropped.
     Wait(Ticket),
     /// It cannot be placed.
     Drop,
@@ -119,8 +137,7 @@ pub struct Fragments {
     places: Box<[[Option<Datagram>; WAYS]]>,
     hasher: crate::packet::FlowHasher,
     timeout: Duration,
-    free: Vec<Ticket>,
-    released: Vec<(Ticket, Release)>,
+    waiting: Waiting,
     /// Where the sweep goes on.
     sweep: usize,
     /// Up to when it has swept.
@@ -132,14 +149,11 @@ impl Fragments {
     /// Takes all the memory that the table will ever use.
     #[must_use]
     pub fn new(timeout: Duration, seed: [u64; 2]) -> Self {
-        let tickets = (0..WAITING_MAX).rev();
-        let tickets = tickets.map(|number| Ticket(u16::try_from(number).unwrap_or(0)));
         Self {
-            places: vec![[None; WAYS]; BUCKETS].into_boxed_slice(),
+            places: present([None; WAYS], BUCKETS).into_boxed_slice(),
             hasher: crate::packet::FlowHasher::new(seed),
             timeout,
-            free: tickets.collect(),
-            released: Vec::with_capacity(WAITING_MAX),
+            waiting: Waiting::new(),
             sweep: 0,
             swept: Tick(0),
             occupied: 0,
@@ -149,9 +163,19 @@ impl Fragments {
     /// Bytes that it takes, however many flows there are.
     pub(super) fn bytes(&self) -> usize {
         let places = size_of::<[Option<Datagram>; WAYS]>().saturating_mul(self.places.len());
-        let tickets = size_of::<Ticket>().saturating_mul(self.free.capacity());
-        let released = size_of::<(Ticket, Release)>().saturating_mul(self.released.capacity());
-        places.saturating_add(tickets).saturating_add(released)
+        places.saturating_add(self.waiting.bytes())
+    }
+
+    /// Says how many may wait at a time; before any does.
+    pub(super) fn limit_waiting(&mut self, count: usize) {
+        let Waiting {
+            free, count: all, ..
+        } = &mut self.waiting;
+        debug_assert_eq!(free.len(), *all, "nobody waits yet");
+        // The lowest numbers are the last ones of the list.
+        let beyond = free.len().saturating_sub(count);
+        free.drain(..beyond);
+        *all = free.len();
     }
 
     /// A number that is the same for all fragments of a datagram and spreads datagrams over
@@ -181,10 +205,7 @@ impl Fragments {
             return FragmentFate::Drop;
         };
         let Self {
-            places,
-            free,
-            released,
-            ..
+            places, waiting, ..
         } = self;
         let Some(place) = places.get_mut(bucket).and_then(|ways| ways.get_mut(way)) else {
             return FragmentFate::Drop;
@@ -197,19 +218,19 @@ impl Fragments {
         }
         if stretch.from == 0 {
             if datagram.flow.is_some() {
-                datagram.poison(released);
+                datagram.poison(waiting);
                 return FragmentFate::Drop;
             }
             datagram.flow = flow;
         }
         let Some(flow) = datagram.flow else {
-            return datagram.wait(free);
+            return self.wait(bucket, way);
         };
         if !datagram.pass(stretch, is_last) {
-            datagram.poison(released);
+            datagram.poison(waiting);
             return FragmentFate::Drop;
         }
-        datagram.release(released, Release::Retry);
+        datagram.release(waiting, Release::Retry);
         if datagram.is_complete() && !datagram.has_waiting() {
             *place = None;
             self.occupied = self.occupied.saturating_sub(1);
@@ -219,8 +240,8 @@ impl Fragments {
 
     /// The next frame that need not wait any longer; its ticket is free again.
     pub fn pop_released(&mut self) -> Option<(Ticket, Release)> {
-        let (ticket, release) = self.released.pop()?;
-        self.free.push(ticket);
+        let (ticket, release) = self.waiting.released.pop()?;
+        self.waiting.free.push(ticket);
         Some((ticket, release))
     }
 
@@ -246,7 +267,7 @@ impl Fragments {
                 if let Some(datagram) = place
                     && datagram.deadline <= now
                 {
-                    datagram.release(&mut self.released, Release::Drop);
+                    datagram.release(&mut self.waiting, Release::Drop);
                     *place = None;
                     self.occupied = self.occupied.saturating_sub(1);
                 }
@@ -269,7 +290,48 @@ impl Fragments {
     /// Frames that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        WAITING_MAX.saturating_sub(self.free.len())
+        let Waiting { free, count, .. } = &self.waiting;
+        count.saturating_sub(free.len())
+    }
+
+    /// Has a frame wait for the first fragment of its datagram. Where all tickets are taken the one
+    /// that waits longest gives way: a few lone fragments must not shut all others out.
+    fn wait(&mut self, bucket: usize, way: usize) -> FragmentFate {
+        let has_room = |datagram: &mut Datagram| datagram.waiting.contains(&None);
+        if !self.datagram(bucket, way).is_some_and(has_room) {
+            return FragmentFate::Drop;
+        }
+        let ticket = match self.waiting.free.pop() {
+            Some(ticket) => ticket,
+            None => match self.displace() {
+                Some(ticket) => ticket,
+                None => return FragmentFate::Drop,
+            },
+        };
+        self.waiting.take(ticket, (bucket, way));
+        let places = self
+            .datagram(bucket, way)
+            .map(|datagram| &mut datagram.waiting);
+        let place = places.and_then(|places| places.iter_mut().find(|place| place.is_none()));
+        if let Some(place) = place {
+            *place = Some(ticket);
+        }
+        FragmentFate::Wait(ticket)
+    }
+
+    /// Takes the ticket of the fragment that waits longest.
+    fn displace(&mut self) -> Option<Ticket> {
+        let (ticket, (bucket, way)) = self.waiting.longest()?;
+        let places = &mut self.datagram(bucket, way)?.waiting;
+        let place = places.iter_mut().find(|place| **place == Some(ticket))?;
+        *place = None;
+        self.waiting.leave(ticket);
+        Some(ticket)
+    }
+
+    fn datagram(&mut self, bucket: usize, way: usize) -> Option<&mut Datagram> {
+        let ways = self.places.get_mut(bucket)?;
+        ways.get_mut(way)?.as_mut()
     }
 
     /// The place of a datagram, made where there is none.
@@ -293,11 +355,51 @@ impl Fragments {
             .enumerate()
             .min_by_key(|(_, place)| deadline(place))?;
         match place {
-            Some(former) => former.release(&mut self.released, Release::Drop),
+            Some(former) => former.release(&mut self.waiting, Release::Drop),
             None => self.occupied = self.occupied.saturating_add(1),
         }
         *place = Some(Datagram::new(key, now.after(self.timeout)));
         Some((bucket, way))
+    }
+}
+
+impl Waiting {
+    fn new() -> Self {
+        let tickets = (0..WAITING_MAX).rev();
+        let tickets = tickets.map(|number| Ticket(u16::try_from(number).unwrap_or(0)));
+        Self {
+            free: tickets.collect(),
+            released: Vec::with_capacity(WAITING_MAX),
+            queue: Rings::new(WAITING_MAX),
+            longest: Ring::default(),
+            seats: vec![(0, 0); WAITING_MAX],
+            count: WAITING_MAX,
+        }
+    }
+
+    fn take(&mut self, ticket: Ticket, seat: (usize, usize)) {
+        self.queue.push(&mut self.longest, u32::from(ticket.0));
+        if let Some(place) = self.seats.get_mut(ticket.index()) {
+            *place = seat;
+        }
+    }
+
+    fn longest(&self) -> Option<(Ticket, (usize, usize))> {
+        let ticket = Ticket(u16::try_from(self.longest.first()?).ok()?);
+        Some((ticket, *self.seats.get(ticket.index())?))
+    }
+
+    fn leave(&mut self, ticket: Ticket) {
+        self.queue.remove(&mut self.longest, u32::from(ticket.0));
+    }
+
+    fn bytes(&self) -> usize {
+        let tickets = size_of::<Ticket>().saturating_mul(self.free.capacity());
+        let released = size_of::<(Ticket, Release)>().saturating_mul(self.released.capacity());
+        let seats = size_of::<(usize, usize)>().saturating_mul(self.seats.capacity());
+        [tickets, released, seats, self.queue.bytes()]
+            .into_iter()
+            .fold(0, usize::saturating_add)
     }
 }
 
@@ -339,17 +441,6 @@ impl Datagram {
             passed: [None; STRETCHES_MAX],
             waiting: [None; WAITING_PER_DATAGRAM_MAX],
         }
-    }
-
-    fn wait(&mut self, free: &mut Vec<Ticket>) -> FragmentFate {
-        let Some(place) = self.waiting.iter_mut().find(|place| place.is_none()) else {
-            return FragmentFate::Drop;
-        };
-        let Some(ticket) = free.pop() else {
-            return FragmentFate::Drop;
-        };
-        *place = Some(ticket);
-        FragmentFate::Wait(ticket)
     }
 
     /// Notes that a stretch passes; `false` where it may not: it overlaps one that did, passes the
@@ -402,19 +493,20 @@ impl Datagram {
         self.waiting.iter().any(Option::is_some)
     }
 
-    fn release(&mut self, released: &mut Vec<(Ticket, Release)>, what: Release) {
+    fn release(&mut self, waiting: &mut Waiting, what: Release) {
         for place in &mut self.waiting {
             if let Some(ticket) = place.take() {
+                waiting.leave(ticket);
                 // There are as many places as tickets.
-                released.push((ticket, what));
+                waiting.released.push((ticket, what));
             }
         }
     }
 
-    fn poison(&mut self, released: &mut Vec<(Ticket, Release)>) {
+    fn poison(&mut self, waiting: &mut Waiting) {
         self.is_poisoned = true;
         self.flow = None;
-        self.release(released, Release::Drop);
+        self.release(waiting, Release::Drop);
     }
 }
 

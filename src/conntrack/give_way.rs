@@ -18,6 +18,7 @@
 //! 0.51 bytes a flow, and a change touches one word in a summary that is mostly near.
 
 use super::flow::Evicted;
+use crate::cpu::present;
 
 /// Words of 64 bits over words of 64 bits: six levels number all of 32 bits.
 const LEVELS_MAX: usize = 6;
@@ -53,6 +54,8 @@ impl Yields {
 pub(super) enum Room {
     /// That of a flow which needs no entry.
     Spare,
+    /// That, or a closed one's.
+    Closed,
     /// That of any flow which gives way.
     Any,
 }
@@ -96,6 +99,8 @@ impl GiveWay {
             return None;
         } else if let Some(slot) = next(tombstone) {
             (slot, Yields::Tombstone)
+        } else if room == Room::Closed {
+            return None;
         } else if let Some(slot) = next(unanswered)
             && (unanswered.count >= half_open.count || !is_young(slot))
         {
@@ -155,7 +160,7 @@ impl BitSet {
         let mut count = bits.max(1) as usize;
         while levels.len() < LEVELS_MAX {
             count = count.div_ceil(64);
-            levels.push(vec![0; count]);
+            levels.push(present(0, count));
             if count == 1 {
                 break;
             }
@@ -230,9 +235,11 @@ impl BitSet {
 
     fn bytes(&self) -> usize {
         let words = self.levels.iter().map(Vec::len);
+        let words = words.fold(0, usize::saturating_add);
+        let levels = size_of::<Vec<u64>>().saturating_mul(self.levels.capacity());
         words
-            .fold(0, usize::saturating_add)
             .saturating_mul(size_of::<u64>())
+            .saturating_add(levels)
     }
 }
 
@@ -292,6 +299,14 @@ mod tests {
         }
     }
 
+    /// Every loop of the set is one over its levels, so they are its bound.
+    #[test]
+    fn largest_table_has_five_levels() {
+        let set = BitSet::new(super::super::traffic::FLOWS_MAX);
+        assert_eq!(set.levels.len(), 5);
+        assert!(set.levels.len() <= LEVELS_MAX);
+    }
+
     #[test]
     fn classes_go_in_order_and_no_further_than_asked() {
         let mut sets = GiveWay::new(100);
@@ -304,6 +319,9 @@ mod tests {
             assert_eq!(found, class);
             if class > Yields::Untracked {
                 assert_eq!(sets.next(Room::Spare, |_| true), None);
+            }
+            if class > Yields::Tombstone {
+                assert_eq!(sets.next(Room::Closed, |_| true), None);
             }
             sets.move_to(slot, Some(class), None);
         }

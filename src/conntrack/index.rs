@@ -9,7 +9,9 @@
 //! (one step of a cuckoo table, never a chain). The other bucket follows from the bucket and the
 //! tag alone, so no entry is read for it. Only when none can move is the insert refused.
 
-use crate::cpu::prefetch;
+use super::flow::FlowIndex;
+use super::hit::Candidate;
+use crate::cpu::{matching, prefetch, present};
 
 /// Slots of a bucket: 10 × (2 + 4) bytes and 4 bytes of bookkeeping fill a cache line.
 const SLOTS: usize = 10;
@@ -24,7 +26,7 @@ const BUCKETS_SPARE: u32 = 8;
 /// Marks a free slot; tags of keys are never zero.
 const TAG_FREE: u16 = 0;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Bucket {
     tags: [u16; SLOTS],
@@ -52,11 +54,16 @@ impl Bucket {
     /// Calls `visit` with the entries under `tag` until it says yes.
     #[inline]
     fn find(&self, tag: u16, mut visit: impl FnMut(u32) -> bool) -> Option<u32> {
-        let slots = self.tags.iter().zip(&self.entries);
-        slots
-            .filter(|(candidate, _)| **candidate == tag)
-            .map(|(_, entry)| *entry)
-            .find(|entry| visit(*entry))
+        let mut matches = matching(&self.tags, tag);
+        // One bit for each slot at most.
+        while matches != 0 {
+            let entry = *self.entries.get(matches.trailing_zeros() as usize)?;
+            if visit(entry) {
+                return Some(entry);
+            }
+            matches &= matches.wrapping_sub(1);
+        }
+        None
     }
 
     /// Puts an entry into a free slot, if there is one.
@@ -107,6 +114,9 @@ pub(super) struct Index {
     buckets: Vec<Bucket>,
     /// Length of `buckets`.
     count: u32,
+    /// Buckets touched.
+    #[cfg(test)]
+    steps: std::cell::Cell<u32>,
 }
 
 /// Where a key may be.
@@ -124,8 +134,10 @@ impl Index {
             .div_ceil(FLOWS_PER_BUCKET)
             .saturating_add(BUCKETS_SPARE);
         Self {
-            buckets: vec![Bucket::EMPTY; count as usize],
+            buckets: present(Bucket::EMPTY, count as usize),
             count,
+            #[cfg(test)]
+            steps: std::cell::Cell::default(),
         }
     }
 
@@ -140,17 +152,28 @@ impl Index {
     /// First entry in the primary bucket under the hash's tag; the bucket should be near. If there
     /// is none, it asks for the second bucket, should that count.
     #[inline]
-    pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
+    pub(super) fn candidate(&self, hash: u64) -> Candidate {
         let primary = self.primary(hash);
-        let bucket = self.bucket(primary)?;
-        let found = bucket.find(tag(hash), |_| true);
-        if found.is_none()
-            && bucket.overflow != 0
-            && let Some(second) = self.bucket(self.other(primary, tag(hash)))
-        {
-            prefetch(second);
+        let Some(bucket) = self.bucket(primary) else {
+            return Candidate::None;
+        };
+        match bucket.find(tag(hash), |_| true) {
+            Some(slot) => Candidate::Entry(FlowIndex(slot)),
+            None if bucket.overflow == 0 => Candidate::None,
+            None => {
+                if let Some(second) = self.bucket(self.other(primary, tag(hash))) {
+                    prefetch(second);
+                }
+                Candidate::Second
+            }
         }
-        found
+    }
+
+    /// First entry in the second bucket under the hash's tag.
+    #[inline]
+    pub(super) fn second_candidate(&self, hash: u64) -> Option<u32> {
+        let second = self.other(self.primary(hash), tag(hash));
+        self.bucket(second)?.find(tag(hash), |_| true)
     }
 
     /// The entry under this hash that `is_match` accepts.
@@ -297,11 +320,15 @@ impl Index {
 
     #[inline]
     fn bucket(&self, number: u32) -> Option<&Bucket> {
+        #[cfg(test)]
+        self.steps.update(|steps| steps + 1);
         self.buckets.get(number as usize)
     }
 
     #[inline]
     fn bucket_mut(&mut self, number: u32) -> Option<&mut Bucket> {
+        #[cfg(test)]
+        self.steps.update(|steps| steps + 1);
         self.buckets.get_mut(number as usize)
     }
 }
@@ -357,6 +384,11 @@ impl Index {
         let guests = self.buckets.iter().map(|b| b.guests.count_ones()).sum();
         let open = self.buckets.iter().filter(|b| b.overflow != 0).count();
         (guests, open)
+    }
+
+    /// Buckets touched since this was asked last.
+    pub(super) fn count_steps(&self) -> u32 {
+        self.steps.take()
     }
 
     pub(super) fn buckets_count(&self) -> usize {

@@ -3,15 +3,15 @@
 use super::entry::{Cold, Entry};
 use super::flow::{FlowClass, FlowHash, FlowIndex, FlowState, NewFlow, OpenError};
 use super::give_way::{ANSWER_BEATS, Room, Yields};
-use super::key::PackedKey;
 use super::numbers::Narrow;
 use super::shard::Shard;
+use super::share::OverLimit;
 use super::sides::{Mark, Side};
 use super::tcp;
 use super::timer::{Beat, SWEEP_BATCH, SWEEPS_PER_TURN};
 use super::traffic::Weight;
 use crate::clock::Tick;
-use crate::packet::{FlowKey, IpPacket, Transport};
+use crate::packet::{FlowKey, IpPacket, PackedKey, Transport};
 use crate::types::InterfaceSlot;
 
 impl Shard {
@@ -20,8 +20,8 @@ impl Shard {
     /// needs no entry, so that only an untracked or expired one gives way to it.
     ///
     /// # Errors
-    /// [`OpenError`]; counted. Rarely, on a table that is nearly full, it is both buckets of the
-    /// key that are.
+    /// [`OpenError`]; counted, but for an untracked flow, which passes all the same. Rarely, on a
+    /// table that is nearly full, it is both buckets of the key that are.
     pub fn open(
         &mut self,
         key: &FlowKey,
@@ -44,9 +44,11 @@ impl Shard {
         if admitted.is_err() && self.reclaim(beat) {
             admitted = self.shares.admit(new.interface, now);
         }
+        if admitted == Err(OverLimit::Flows) && self.make_own_room(new, beat) {
+            admitted = self.shares.admit(new.interface, now);
+        }
         if admitted.is_err() {
-            self.counts.limited = self.counts.limited.saturating_add(1);
-            return Err(OpenError::Limit);
+            return Err(self.count_refusal(OpenError::Limit, new.class));
         }
         let opened = if self.make_room(new.class, beat) {
             self.insert(key, hash, new, packet, frame_len, now)
@@ -55,9 +57,21 @@ impl Shard {
         };
         opened.ok_or_else(|| {
             self.shares.refund(new.interface);
-            self.counts.refused = self.counts.refused.saturating_add(1);
-            OpenError::Full
+            self.count_refusal(OpenError::Full, new.class)
         })
+    }
+
+    /// Counts a flow that gets no entry. One that needs none is refused nothing.
+    #[cold]
+    fn count_refusal(&mut self, error: OpenError, class: FlowClass) -> OpenError {
+        if class != FlowClass::Untracked {
+            let count = match error {
+                OpenError::Full => &mut self.counts.refused,
+                OpenError::Limit => &mut self.counts.limited,
+            };
+            *count = count.saturating_add(1);
+        }
+        error
     }
 
     /// Begins another connection in the entry of a flow that [`super::Track::Reopen`] was said of.
@@ -79,6 +93,12 @@ impl Shard {
             self.shares.force(new.interface);
         }
         self.restart(index.0, &key, new, packet, frame_len, now);
+    }
+
+    /// Says how many flows that wait for an answer may give way to new ones from here on, until it
+    /// is said again. At first there is no limit. One more is refused as where nothing gives way.
+    pub fn limit_displacements(&mut self, count: u32) {
+        self.displacements_left = count;
     }
 
     /// Ends a flow at once, without a tombstone.
@@ -118,8 +138,7 @@ impl Shard {
         self.shares.release(old);
         if self.shares.admit(new.interface, now).is_err() {
             self.shares.force(old);
-            self.counts.limited = self.counts.limited.saturating_add(1);
-            return Err(OpenError::Limit);
+            return Err(self.count_refusal(OpenError::Limit, new.class));
         }
         self.counts.reopened = self.counts.reopened.saturating_add(1);
         self.restart(slot, key, new, packet, frame_len, now);
@@ -135,18 +154,41 @@ impl Shard {
         if self.reclaim(now) {
             return true;
         }
-        let room = match class {
-            FlowClass::Untracked => Room::Spare,
-            FlowClass::Tracked | FlowClass::Unenforced => Room::Any,
-        };
+        let room = self.room_of(class);
         let (table, spans) = (&self.table, &self.spans);
         let is_young = |slot| {
             let entry = table.entry(slot);
             entry.is_some_and(|entry| entry.idle(spans, now) < ANSWER_BEATS)
         };
-        let Some((slot, yields)) = self.give_way.next(room, is_young) else {
-            return false;
+        let next = self.give_way.next(room, is_young);
+        next.is_some_and(|(slot, yields)| self.displace(slot, yields, now))
+    }
+
+    /// Makes sure that an interface at its limit may have one flow more.
+    #[cold]
+    #[inline(never)]
+    fn make_own_room(&mut self, new: &NewFlow, now: Beat) -> bool {
+        let (table, spans) = (&self.table, &self.spans);
+        let is_young = |slot| {
+            let entry = table.entry(slot);
+            entry.is_some_and(|entry| entry.idle(spans, now) < ANSWER_BEATS)
         };
+        let room = self.room_of(new.class);
+        let next = self.shares.next(new.interface, room, is_young);
+        next.is_some_and(|(slot, yields)| self.displace(slot, yields, now))
+    }
+
+    /// Whose place a new flow may take.
+    fn room_of(&self, class: FlowClass) -> Room {
+        match class {
+            FlowClass::Untracked => Room::Spare,
+            _ if self.displacements_left == 0 => Room::Closed,
+            FlowClass::Tracked | FlowClass::Unenforced => Room::Any,
+        }
+    }
+
+    /// Takes the entry of a flow that gives way.
+    fn displace(&mut self, slot: u32, yields: Yields, now: Beat) -> bool {
         let is_live = self.table.entry(slot).is_some_and(|e| e.is_live(now));
         let hash = self.table.hash_of(slot);
         if !hash.is_some_and(|hash| self.forget(slot, hash)) {
@@ -156,6 +198,8 @@ impl Shard {
         if is_live {
             self.counts.evicted = self.counts.evicted.saturating_add(1);
             self.counts.evicted_by.count(yields);
+            let waits = matches!(yields, Yields::Unanswered | Yields::HalfOpen);
+            self.displacements_left = self.displacements_left.saturating_sub(u32::from(waits));
         } else {
             self.counts.expired = self.counts.expired.saturating_add(1);
         }
@@ -186,7 +230,7 @@ impl Shard {
             self.release_parts(&entry);
             return None;
         };
-        self.started(slot, &entry, None, deadline, packet);
+        self.started(slot, &entry, deadline, packet);
         Some(FlowIndex(slot))
     }
 
@@ -215,8 +259,9 @@ impl Shard {
         };
         let old = *to;
         (*to, *to_cold) = (entry, cold);
+        self.refile(slot, &old, old.yields(), None);
         self.release_parts(&old);
-        self.started(slot, &entry, old.yields(), deadline, packet);
+        self.started(slot, &entry, deadline, packet);
     }
 
     /// The entry of a flow that `packet` opens, and its deadline; `None` if its interface has no
@@ -230,7 +275,7 @@ impl Shard {
         now: Tick,
     ) -> Option<(Entry, Cold, Beat)> {
         let interface = self.interfaces.take(new.interface.0)?;
-        let mut entry = Entry::new(&PackedKey::of(key), new, now);
+        let mut entry = Entry::new(&PackedKey::of(key).0, new, now);
         let mut cold = Cold::new(now);
         entry.interface = interface;
         entry.rule = self.narrow_rule(new.rule);
@@ -256,17 +301,10 @@ impl Shard {
         Some((entry, cold, deadline))
     }
 
-    /// Files a flow that has begun; `yielded` is what the entry's last one was.
-    fn started(
-        &mut self,
-        slot: u32,
-        entry: &Entry,
-        yielded: Option<Yields>,
-        deadline: Beat,
-        packet: &IpPacket,
-    ) {
+    /// Files a flow that has begun.
+    fn started(&mut self, slot: u32, entry: &Entry, deadline: Beat, packet: &IpPacket) {
         self.timers.file(slot, deadline);
-        self.give_way.move_to(slot, yielded, entry.yields());
+        self.refile(slot, entry, None, entry.yields());
         self.counts.opened = self.counts.opened.saturating_add(1);
         let is_middle = match packet.transport {
             Transport::Tcp(ref segment) => !segment.flags.is_open(),
@@ -283,12 +321,29 @@ impl Shard {
             return false;
         };
         self.timers.clear(slot);
-        self.give_way.move_to(slot, entry.yields(), None);
+        self.refile(slot, &entry, entry.yields(), None);
         if let Some(interface) = self.interfaces.slot(entry.interface) {
             self.shares.release(InterfaceSlot(interface));
         }
         self.release_parts(&entry);
         true
+    }
+
+    /// Moves a flow from one class of those that give way to another.
+    #[inline]
+    pub(super) fn refile(
+        &mut self,
+        slot: u32,
+        entry: &Entry,
+        from: Option<Yields>,
+        to: Option<Yields>,
+    ) {
+        self.give_way.move_to(slot, from, to);
+        if from != to && self.shares.is_counting() {
+            let interface = self.interfaces.slot(entry.interface);
+            self.shares
+                .move_to(interface.unwrap_or(u32::MAX), slot, from, to);
+        }
     }
 
     /// Gives back what an entry holds besides its line.
@@ -324,11 +379,19 @@ impl Shard {
         for slot in due {
             self.table.prefetch_slot(*slot);
         }
+        let mut are_dead = [false; SWEEP_BATCH];
+        for (slot, is_dead) in due.iter().zip(&mut are_dead) {
+            match self.table.entry(*slot).filter(|entry| entry.is_live(now)) {
+                Some(entry) => self.timers.file(*slot, entry.deadline(now)),
+                None => {
+                    self.table.prefetch_addresses(*slot);
+                    *is_dead = true;
+                }
+            }
+        }
         let mut hashes = [None; SWEEP_BATCH];
-        for (slot, hash) in due.iter().zip(&mut hashes) {
-            let live = self.table.entry(*slot).filter(|entry| entry.is_live(now));
-            if let Some(entry) = live {
-                self.timers.file(*slot, entry.deadline(now));
+        for ((slot, is_dead), hash) in due.iter().zip(are_dead).zip(&mut hashes) {
+            if !is_dead {
                 continue;
             }
             *hash = self.table.hash_of(*slot);

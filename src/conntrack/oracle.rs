@@ -7,7 +7,7 @@ use super::config::{ShardConfig, TcpPickup};
 use super::flow::{Admission, FlowClass, FlowState, NewFlow, Track, Traffic};
 use super::give_way::Yields;
 use crate::clock::Tick;
-use crate::packet::{End, FlowKey, IpPacket, TcpHeader, Transport};
+use crate::packet::{End, FlowKey, Fragment, IpPacket, TcpHeader, Transport};
 
 /// What one side of a TCP connection has said.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,8 @@ pub(crate) struct OracleFlow {
     pub(crate) code: Option<u8>,
     /// Whether the other side has sent anything but resets.
     pub(crate) is_answered: bool,
+    /// A reset has come that may or may not have been obeyed.
+    is_doubtful: bool,
 }
 
 #[derive(Debug)]
@@ -123,6 +125,9 @@ impl Oracle {
     }
 
     pub(crate) fn admission(&self, packet: &IpPacket) -> Admission {
+        if matches!(packet.fragment, Fragment::Later { .. }) {
+            return Admission::PassOnly;
+        }
         match packet.transport {
             Transport::Tcp(ref s) => match (kind(s), self.config.tcp_pickup) {
                 (Kind::Syn, _) => Admission::Open,
@@ -156,6 +161,7 @@ impl Oracle {
             traffic: Default::default(),
             code: None,
             is_answered: false,
+            is_doubtful: false,
         };
         match packet.transport {
             Transport::Tcp(ref s) => flow.open_tcp(s),
@@ -188,7 +194,13 @@ impl Oracle {
         }
         let me = usize::from(from != flow.new.opener);
         let before = flow.state;
+        let is_later = matches!(packet.fragment, Fragment::Later { .. });
+        let is_piece = packet.fragment != Fragment::Whole;
         let (mut track, refreshes) = match packet.transport {
+            // Pieces of TCP pass or not, and move nothing; later ones of others pass.
+            _ if is_piece && flow.state.is_tombstone() => (Track::Invalid, false),
+            Transport::Tcp(ref s) if is_piece => (flow.verdict(me, s, is_strict), false),
+            _ if is_later => (Track::Pass, false),
             Transport::Tcp(ref s) => flow.track_tcp(me, s, is_strict),
             Transport::Icmp { code, .. } if me == 0 && flow.code != Some(code) => {
                 (Track::Reopen, false)
@@ -196,8 +208,11 @@ impl Oracle {
             _ => (Track::Pass, true),
         };
         flow.is_answered |= match packet.transport {
-            Transport::Tcp(_) => flow.halves[1].end.is_some(),
-            _ => me == 1,
+            Transport::Tcp(_) => {
+                let [opener, other] = &flow.halves;
+                other.end.is_some() || flow.is_midstream && opener.is_syn_acked
+            }
+            _ => me == 1 && !is_later,
         };
         let is_closed_now = flow.state.is_tombstone();
         if track == Track::Invalid && is_untracked {
@@ -218,6 +233,11 @@ impl Oracle {
         if refreshes || is_moved {
             let deadline = rounded(now) + self.timeout(state);
             self.flows.get_mut(key).unwrap().deadline = deadline;
+        }
+        let soon = rounded(now) + self.timeout(FlowState::Reset);
+        let flow = self.flows.get_mut(key).unwrap();
+        if std::mem::take(&mut flow.is_doubtful) {
+            flow.deadline = flow.deadline.min(soon);
         }
         track
     }
@@ -271,7 +291,7 @@ impl OracleFlow {
         self.is_midstream = true;
         for half in [&mut *opener, &mut *other] {
             half.window = 65_535;
-            half.scale = Some(14);
+            half.scale = Some(0);
         }
         if s.flags.ack() {
             opener.ack = Some(s.acknowledgment);
@@ -289,6 +309,14 @@ impl OracleFlow {
             }
             _ => FlowState::Established,
         };
+    }
+
+    /// What a segment that came in pieces comes to.
+    fn verdict(&self, me: usize, s: &TcpHeader, is_strict: bool) -> Track {
+        match kind(s) {
+            Kind::Syn => Track::Pass,
+            _ => self.clone().track_tcp(me, s, is_strict).0,
+        }
     }
 
     /// Verdict, and whether the timer restarts even if the state stays.
@@ -344,12 +372,19 @@ impl OracleFlow {
         }
     }
 
-    /// RFC 7323: scales count only if both SYNs have one; the SYN's own window is unscaled.
+    /// What it says of its window counts when the handshake is complete.
     fn learn_answering_syn(&mut self, s: &TcpHeader) {
-        let [opener, other] = &mut self.halves;
+        let other = &mut self.halves[1];
         other.end = Some(end_of(s));
-        other.window = u64::from(s.window);
-        other.scale = s.window_scale.map(u32::from);
+        if !self.is_midstream {
+            other.window = u64::from(s.window);
+            other.scale = s.window_scale.map(u32::from);
+        }
+    }
+
+    /// RFC 7323: scales count only if both SYNs have one; the SYN's own window is unscaled.
+    fn settle_scales(&mut self) {
+        let [opener, other] = &mut self.halves;
         if opener.scale.is_none() || other.scale.is_none() {
             opener.scale = Some(0);
             other.scale = Some(0);
@@ -359,56 +394,83 @@ impl OracleFlow {
         }
     }
 
+    fn acks_opening_syn(&self, s: &TcpHeader) -> bool {
+        let first = self.isn().wrapping_add(1);
+        let last = self.halves[0].end.unwrap();
+        s.flags.ack() && gap(s.acknowledgment, first) >= 0 && gap(last, s.acknowledgment) >= 0
+    }
+
     fn in_syn_received(&mut self, me: usize, s: &TcpHeader, stray: (Track, bool)) -> (Track, bool) {
         let it = 1 - me;
         match kind(s) {
-            Kind::Rst if self.reset_is_obeyed(me, s) => {
+            Kind::Rst if me == 1 && !self.halves[0].is_syn_acked && self.acks_opening_syn(s) => {
                 self.state = FlowState::Reset;
                 return (Track::Pass, true);
             }
-            Kind::Rst => return stray,
+            Kind::Rst => return self.in_reset(me, s, stray),
             Kind::Syn => {
                 let end = self.halves[1].end.or(self.halves[1].end_guess);
                 let is_repeated = match me {
                     0 => is_same_start(self.isn(), s.sequence),
                     _ => end == Some(end_of(s)),
                 };
-                let track = if is_repeated {
-                    Track::Pass
-                } else {
-                    Track::Reopen
-                };
-                return (track, is_repeated);
+                if !is_repeated {
+                    self.challenge(me, s);
+                }
+                return (Track::Pass, is_repeated);
             }
             Kind::SynAck => {
                 let ack = s.acknowledgment;
-                let isn = self.isn();
                 let end = self.halves[1].end.or(self.halves[1].end_guess);
                 let is_answer = match me {
-                    0 => is_same_start(s.sequence, isn) && end == Some(ack),
-                    _ => gap(ack, isn) >= 1 && gap(self.halves[0].end.unwrap(), ack) >= 0,
+                    0 => is_same_start(s.sequence, self.isn()) && end == Some(ack),
+                    _ => self.acks_opening_syn(s),
                 };
                 if !is_answer {
-                    return (Track::Invalid, false);
+                    return self.answer_challenge(me, s);
                 }
                 if me == 1 && !self.halves[1].is_syn_acked {
-                    match self.halves[1].end {
-                        Some(_) => self.halves[1].end = Some(end_of(s)),
-                        None => self.halves[1].end_guess = Some(end_of(s)),
-                    }
+                    self.learn_answering_syn(s);
                 }
                 self.learn_ack(me, ack);
+                self.complete(it);
+                return (Track::Pass, true);
             }
-            Kind::Ack if self.is_in_window(me, s) => self.learn(me, s),
+            Kind::Ack
+                if self.is_in_window(me, s, [0, 1].map(|side| self.window_bytes(side)), 0) => {}
             Kind::Junk if s.flags.syn() => return (Track::Invalid, false),
+            Kind::Ack | Kind::Junk if self.is_midstream => return (Track::Pass, false),
             Kind::Ack | Kind::Junk => return stray,
         }
-        self.halves[it].is_syn_acked = true;
-        if self.halves.iter().all(|half| half.is_syn_acked) {
-            self.state = FlowState::Established;
+        self.complete(it);
+        self.learn(me, s);
+        if self.state == FlowState::Established {
             self.settle();
         }
         (Track::Pass, true)
+    }
+
+    fn complete(&mut self, it: usize) {
+        self.halves[it].is_syn_acked = true;
+        if self.halves.iter().all(|half| half.is_syn_acked) {
+            self.state = FlowState::Established;
+            self.settle_scales();
+            self.settle();
+        }
+    }
+
+    fn challenge(&mut self, me: usize, s: &TcpHeader) {
+        self.halves[me].challenge = Some(s.sequence);
+        self.halves[1 - me].challenge = None;
+    }
+
+    /// A SYN-ACK that answers no SYN of the connection.
+    fn answer_challenge(&mut self, me: usize, s: &TcpHeader) -> (Track, bool) {
+        let challenge = self.halves[1 - me].challenge;
+        if challenge.is_some_and(|syn| gap(s.acknowledgment, syn) == 1) {
+            self.state = FlowState::Reset;
+        }
+        (Track::Invalid, false)
     }
 
     fn in_connection(
@@ -418,45 +480,59 @@ impl OracleFlow {
         stray: (Track, bool),
         is_strict: bool,
     ) -> (Track, bool) {
-        let it = 1 - me;
         match kind(s) {
-            Kind::Rst if self.reset_is_obeyed(me, s) => {
-                self.state = FlowState::Reset;
-                (Track::Pass, true)
-            }
-            Kind::Rst => stray,
+            Kind::Rst => self.in_reset(me, s, stray),
             Kind::Syn => {
-                self.halves[me].challenge = Some(s.sequence);
-                self.halves[it].challenge = None;
+                self.challenge(me, s);
                 (Track::Pass, false)
             }
             Kind::SynAck => {
                 let isn = self.halves[0].isn;
-                let is_repeated = match me {
-                    0 => isn.is_some_and(|isn| is_same_start(isn, s.sequence)),
-                    _ => {
-                        isn.is_some_and(|isn| is_same_start(isn, s.acknowledgment.wrapping_sub(1)))
-                    }
+                let syn = match me {
+                    0 => s.sequence,
+                    _ => s.acknowledgment.wrapping_sub(1),
                 };
-                if is_repeated {
+                if isn.is_some_and(|isn| is_same_start(isn, syn)) {
                     return (Track::Pass, false);
                 }
-                let challenge = self.halves[it].challenge;
-                if challenge.is_some_and(|syn| gap(s.acknowledgment, syn) == 1) {
-                    self.state = FlowState::Reset;
+                self.answer_challenge(me, s)
+            }
+            Kind::Ack => match self.is_believed(me, s) {
+                Some(true) => {
+                    self.learn(me, s);
+                    self.settle();
+                    (Track::Pass, true)
                 }
-                (Track::Invalid, false)
-            }
-            Kind::Ack if self.is_in_window(me, s) => {
-                self.learn(me, s);
-                self.settle();
-                (Track::Pass, true)
-            }
-            Kind::Ack if is_strict => (Track::Invalid, false),
-            Kind::Ack => (Track::Pass, true),
+                None if is_strict => (Track::Invalid, false),
+                _ => (Track::Pass, true),
+            },
             Kind::Junk if s.flags.syn() => (Track::Invalid, false),
             Kind::Junk => stray,
         }
+    }
+
+    /// Whether numbers are believed; `None`: they cannot belong.
+    fn is_believed(&mut self, me: usize, s: &TcpHeader) -> Option<bool> {
+        let own = [0, 1].map(|side| self.window_bytes(side));
+        let is_near = self.is_in_window(me, s, own, 0);
+        if !self.is_midstream {
+            return is_near.then_some(true);
+        }
+        let is_possible = self.is_in_window(me, s, [65_535 << 14; 2], 65_535 << 14);
+        if me == 1 && is_possible {
+            self.is_answered = true;
+        }
+        let (mine, its) = (&self.halves[me], &self.halves[1 - me]);
+        let is_next = mine.end.or(mine.end_guess) == Some(s.sequence);
+        let is_next = is_next && its.end.is_none_or(|end| gap(end, s.acknowledgment) >= 0);
+        let other = its.end.or(its.end_guess).unwrap();
+        let room = i64::from(own[me].max(66_000));
+        let is_near = is_near && gap(s.acknowledgment, other).abs() <= room;
+        if is_possible && (is_next || is_near) {
+            return Some(true);
+        }
+        let both = self.halves.iter().all(|half| half.end.is_some());
+        (is_possible || !both).then_some(false)
     }
 
     fn settle(&mut self) {
@@ -471,9 +547,15 @@ impl OracleFlow {
     fn in_time_wait(&mut self, me: usize, s: &TcpHeader) -> (Track, bool) {
         let it = 1 - me;
         let is_last = self.halves[me].end == Some(end_of(s));
+        let before = self.halves[me].end.unwrap().wrapping_sub(end_of(s));
+        let is_old = before <= self.window_bytes(it).max(66_000);
         let acks_all = s.flags.ack() && self.halves[it].end == Some(s.acknowledgment);
         match kind(s) {
             Kind::Ack if s.flags.fin() && is_last && acks_all => {
+                self.halves[it].may_answer = true;
+                (Track::Pass, false)
+            }
+            Kind::Ack if !s.flags.fin() && s.payload_len > 0 && acks_all && is_old => {
                 self.halves[it].may_answer = true;
                 (Track::Pass, false)
             }
@@ -498,27 +580,39 @@ impl OracleFlow {
         }
     }
 
-    fn reset_is_obeyed(&self, me: usize, s: &TcpHeader) -> bool {
-        match (self.halves[1 - me].ack, self.halves[me].end) {
-            (Some(ack), Some(end)) => {
-                s.sequence == ack || gap(s.sequence, ack) >= 0 && gap(end, s.sequence) >= 0
-            }
-            (Some(ack), None) => s.sequence == ack,
-            (None, Some(end)) => s.sequence == end,
-            (None, None) => false,
+    fn in_reset(&mut self, me: usize, s: &TcpHeader, stray: (Track, bool)) -> (Track, bool) {
+        let (acked, sent) = (self.halves[1 - me].ack, self.halves[me].end);
+        if acked.or(sent) == Some(s.sequence) {
+            self.state = FlowState::Reset;
+            return (Track::Pass, true);
         }
+        let is_between =
+            |acked: u32, sent: u32| gap(s.sequence, acked) >= 0 && gap(sent, s.sequence) >= 0;
+        if acked
+            .zip(sent)
+            .is_some_and(|(acked, sent)| is_between(acked, sent))
+        {
+            self.is_doubtful = true;
+            return (Track::Pass, false);
+        }
+        if self.is_midstream && self.halves.iter().any(|half| half.end.is_none()) {
+            return (Track::Pass, false);
+        }
+        stray
     }
 
     pub(crate) fn window_bytes(&self, side: usize) -> u32 {
         let half = &self.halves[side];
-        u32::try_from(half.window << half.scale.unwrap_or(14)).unwrap()
+        let is_scaled = !matches!(self.state, FlowState::SynSent | FlowState::SynReceived);
+        let scale = half.scale.filter(|_| is_scaled).unwrap_or(0);
+        u32::try_from(half.window << scale).unwrap()
     }
 
     /// Every edge is compared with the number itself, never with a distance that another one has
     /// been added to: distances wrap too.
-    fn is_in_window(&self, me: usize, s: &TcpHeader) -> bool {
+    fn is_in_window(&self, me: usize, s: &TcpHeader, windows: [u32; 2], unseen: u32) -> bool {
         let (mine, its) = (&self.halves[me], &self.halves[1 - me]);
-        let its_window = self.window_bytes(1 - me);
+        let its_window = windows[1 - me];
         let end = end_of(s);
         let mut is_in = true;
         if let Some(known) = its.ack.or(mine.end).or(mine.end_guess) {
@@ -532,11 +626,21 @@ impl OracleFlow {
             is_in &= !mine.is_fin_sent || gap(sent, end) >= 0;
         }
         if let Some(sent) = its.end {
-            let lag = self.window_bytes(me).max(66_000);
-            is_in &= gap(sent, s.acknowledgment) >= 0;
+            let lag = windows[me].max(66_000);
+            is_in &= gap(sent.wrapping_add(unseen), s.acknowledgment) >= 0;
             is_in &= gap(s.acknowledgment, sent.wrapping_sub(lag)) >= 0;
         }
         is_in
+    }
+
+    /// A picked-up connection's windows grow with what is seen in flight.
+    fn make_room(&mut self, side: usize, room: u32) {
+        if room > 65_535 << 14 {
+            return;
+        }
+        while self.window_bytes(side) < room {
+            *self.halves[side].scale.as_mut().unwrap() += 1;
+        }
     }
 
     fn learn_ack(&mut self, me: usize, ack: u32) {
@@ -547,15 +651,39 @@ impl OracleFlow {
     }
 
     fn learn(&mut self, me: usize, s: &TcpHeader) {
-        let end = end_of(s);
+        let mut end = end_of(s);
+        let known = self.halves[me].end.or(self.halves[me].end_guess);
+        if self.is_midstream && known == Some(s.sequence) {
+            if let Some(acked) = self.halves[1 - me].ack {
+                self.make_room(1 - me, end.wrapping_sub(acked));
+            }
+            if let Some(sent) = self.halves[1 - me].end {
+                self.make_room(me, sent.wrapping_sub(s.acknowledgment));
+            }
+        }
+        let right = self.halves[1 - me].ack;
+        let right = right.map(|ack| ack.wrapping_add(self.window_bytes(1 - me)));
+        let has_room = right.is_none_or(|right| gap(end, right) <= 0);
+        let acked = self.halves[1 - me].ack;
+        if !has_room && acked.is_some_and(|acked| gap(acked, s.sequence) > 0) {
+            return;
+        }
+        if let Some(right) = right.filter(|_| !has_room) {
+            end = right;
+        }
+        let is_scaled = self.state != FlowState::SynReceived;
         let mine = &mut self.halves[me];
-        let known = mine.end.or(mine.end_guess);
         mine.end = Some(match known {
             Some(known) if gap(end, known) <= 0 => known,
             _ => end,
         });
-        mine.window = mine.window.max(u64::from(s.window));
-        if s.flags.fin() && mine.end == Some(end) {
+        if acked.is_some_and(|acked| gap(acked, end) > 0) {
+            return;
+        }
+        if is_scaled {
+            mine.window = mine.window.max(u64::from(s.window));
+        }
+        if s.flags.fin() && has_room && mine.end == Some(end) {
             mine.is_fin_sent = true;
         }
         self.learn_ack(me, s.acknowledgment);

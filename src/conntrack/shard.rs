@@ -17,9 +17,10 @@ use super::table::Table;
 use super::tcp::{self, Aside, Step};
 use super::timer::{Beat, Timers};
 use super::traffic::{FLOWS_MAX, Records};
+use super::window::is_sent;
 use crate::clock::Tick;
 use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
-use crate::types::{Generation, InterfaceSlot, LinkId, PortSide, RuleSlot, protocol};
+use crate::types::{FlowLimits, Generation, InterfaceSlot, LinkId, PortSide, RuleSlot, protocol};
 
 /// A fixed-memory connection table that one worker owns. See the module for the layout.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Shard {
     is_tcp_strict: bool,
     /// When `open` last swept because the table was full.
     pub(super) reclaimed: Option<Beat>,
+    /// How many more flows that wait for an answer may give way in this batch.
+    pub(super) displacements_left: u32,
     pub(super) counts: ShardStats,
     /// Datagrams in pieces that have their home here.
     pub(super) datagrams: Fragments,
@@ -65,6 +68,7 @@ impl Shard {
             tcp_pickup: config.tcp_pickup,
             is_tcp_strict: config.tcp_strict,
             reclaimed: None,
+            displacements_left: u32::MAX,
             counts: ShardStats::default(),
             datagrams: Fragments::new(config.timeouts.fragment, config.seed),
             related: RelatedBudget::new(now),
@@ -101,13 +105,21 @@ impl Shard {
         is_live.then_some(FlowIndex(slot))
     }
 
-    /// Whether an ICMP error that quotes a packet of this flow may be related to it: it is alive
-    /// and no tombstone. Asking refreshes nothing.
-    #[inline]
+    /// Whether an ICMP error that quotes this packet of a flow, sent by `from`, may be related to
+    /// it: it is alive and no tombstone, and of TCP the quoted number may be one that was sent of
+    /// late, which who only knows of the flow cannot tell. Asking refreshes nothing.
     #[must_use]
-    pub fn can_relate(&self, index: FlowIndex, now: Tick) -> bool {
+    pub fn can_relate(&self, index: FlowIndex, quoted: &IpPacket, from: End, now: Tick) -> bool {
         let entry = self.table.entry(index.0);
-        entry.is_some_and(|entry| entry.is_live(Beat::of(now)) && !entry.is_tombstone())
+        let live = |entry: &&Entry| entry.is_live(Beat::of(now)) && !entry.is_tombstone();
+        entry
+            .filter(live)
+            .is_some_and(|entry| match quoted.transport {
+                Transport::Tcp(ref segment) => {
+                    is_sent(entry, entry.side_of(from), segment.sequence)
+                }
+                _ => true,
+            })
     }
 
     /// What the flow was admitted as. Of a number that is no flow: a tombstone of nobody.
@@ -122,7 +134,9 @@ impl Shard {
     /// Takes a packet of a flow into account: moves its state and deadline, and counts the packet
     /// if it passes. `from` is the end that sent it, `frame_len` the length of its frame.
     ///
-    /// A fragment after the first passes with its flow and leaves its state and deadline alone.
+    /// A fragment after the first passes with its flow and leaves its state and deadline alone; so
+    /// does any fragment of TCP, which is asked about with the header of the first: what has no
+    /// place in the connection does not pass in pieces either.
     #[inline]
     pub fn track(
         &mut self,
@@ -149,7 +163,7 @@ impl Shard {
         let Some(state) = entry.state else {
             return Track::Invalid;
         };
-        self.give_way.move_to(index.0, yielded, entry.yields());
+        let moved = (yielded != entry.yields()).then_some(*entry);
         if step == Step::Refresh || entry.state != before {
             let beat = Beat::of(now);
             let deadline = beat.after(span_of(&self.spans, state));
@@ -157,6 +171,9 @@ impl Shard {
                 self.timers.file(index.0, deadline);
             }
             entry.set_deadline(deadline);
+        } else if step == Step::Doubt {
+            let deadline = Beat::of(now).after(span_of(&self.spans, FlowState::Reset));
+            hasten(&mut self.timers, index.0, entry, deadline, now);
         }
         if step == Step::Invalid && entry.is_untracked() {
             // The rules alone decide about these.
@@ -166,8 +183,8 @@ impl Shard {
                 Step::Keep
             };
         }
-        match step {
-            Step::Refresh | Step::Keep => {
+        let track = match step {
+            Step::Refresh | Step::Keep | Step::Doubt => {
                 let weight = entry.weight();
                 let weight = self
                     .records
@@ -177,7 +194,11 @@ impl Shard {
             }
             Step::Invalid => Track::Invalid,
             Step::Reopen => Track::Reopen,
+        };
+        if let Some(moved) = moved {
+            self.refile(index.0, &moved, yielded, moved.yields());
         }
+        track
     }
 
     /// What a packet that belongs to no flow may do if the rules allow it.
@@ -227,18 +248,31 @@ impl Shard {
         entry.stamp(generation);
         let yielded = entry.yields();
         entry.set_class(class);
-        self.give_way.move_to(index.0, yielded, entry.yields());
+        let moved = *entry;
+        self.refile(index.0, &moved, yielded, moved.yields());
     }
 
-    /// Gives one interface a limit of its own, or (`None`) the default again. `false` if there are
-    /// too many of them, or if this shard does not count by interface ([`PerInterface`]). What an
-    /// interface has beyond a new limit stays. Not for the data path.
-    pub fn limit_interface(
-        &mut self,
-        interface: InterfaceSlot,
-        limit: Option<PerInterface>,
-    ) -> bool {
-        self.shares.set_own(interface.0, limit)
+    /// Gives these interfaces, which are in order of their slots, limits of their own, and takes
+    /// them from all others; `shards` share what an interface may have. Without effect where this
+    /// shard does not count by interface ([`PerInterface`]). What an interface has beyond a new
+    /// limit stays. Not for the path of packets.
+    pub fn limit_interfaces(&mut self, own: &[(InterfaceSlot, FlowLimits)], shards: u32) {
+        let default = self.shares.default_limit();
+        let limits = own.iter().map(|(slot, own)| {
+            let all = PerInterface {
+                max_flows: own.max_flows.unwrap_or(0),
+                new_per_second: own.new_per_second.unwrap_or(0),
+            };
+            let part = all.divided(shards);
+            let limit = PerInterface {
+                max_flows: own.max_flows.map_or(default.max_flows, |_| part.max_flows),
+                new_per_second: own
+                    .new_per_second
+                    .map_or(default.new_per_second, |_| part.new_per_second),
+            };
+            (*slot, limit)
+        });
+        self.shares.set_own(limits);
     }
 
     /// Places a fragment whose home is here.
@@ -259,6 +293,12 @@ impl Shard {
             admission: self.admission(packet),
         });
         self.datagrams.admit(link, side, packet, flow, now)
+    }
+
+    /// Says how many fragments may wait here at a time, at most [`super::WAITING_MAX`]; before any
+    /// does.
+    pub fn limit_waiting(&mut self, count: usize) {
+        self.datagrams.limit_waiting(count);
     }
 
     /// The next fragment that need not wait any longer; its ticket is free again.
@@ -338,6 +378,7 @@ impl Shard {
             fragments: self.datagrams.bytes(),
             ipv6,
             heavy: self.records.bytes(),
+            limited: self.shares.queue_bytes(),
         }
     }
 
@@ -398,6 +439,16 @@ impl Shard {
     }
 }
 
+/// Brings a deadline nearer, if it comes later than this.
+#[cold]
+#[inline(never)]
+fn hasten(timers: &mut Timers, slot: u32, entry: &mut Entry, deadline: Beat, now: Tick) {
+    if deadline < entry.deadline(Beat::of(now)) {
+        timers.file(slot, deadline);
+        entry.set_deadline(deadline);
+    }
+}
+
 /// Moves the state of a flow by one packet of `side`.
 #[inline]
 fn advance(
@@ -407,6 +458,11 @@ fn advance(
     packet: &IpPacket,
     is_strict: bool,
 ) -> Step {
+    if packet.fragment != Fragment::Whole
+        && let Some(step) = advance_by_piece(entry, aside, side, packet, is_strict)
+    {
+        return step;
+    }
     match entry.state {
         Some(FlowState::Udp) => {
             advance_udp(entry, side);
@@ -417,14 +473,31 @@ fn advance(
             Step::Refresh
         }
         Some(FlowState::Icmp) => advance_icmp(entry, side, packet),
-        Some(state) => match packet.transport {
+        Some(_) => match packet.transport {
             Transport::Tcp(ref segment) => tcp::advance(entry, aside, side, segment, is_strict),
-            // A later fragment of a segment: its header went before it.
-            _ if state.is_tombstone() => Step::Invalid,
-            _ => Step::Keep,
+            _ => Step::Invalid,
         },
         None => Step::Invalid,
     }
+}
+
+/// What a fragment does; `None` where it does what its whole packet would.
+#[cold]
+#[inline(never)]
+fn advance_by_piece(
+    entry: &Entry,
+    aside: &mut Aside<'_>,
+    side: Side,
+    packet: &IpPacket,
+    is_strict: bool,
+) -> Option<Step> {
+    if entry.is_tombstone() {
+        return Some(Step::Invalid);
+    }
+    if let Transport::Tcp(ref segment) = packet.transport {
+        return Some(tcp::verdict(entry, aside, side, segment, is_strict));
+    }
+    matches!(packet.fragment, Fragment::Later { .. }).then_some(Step::Keep)
 }
 
 /// Two packets each way make a stream (Semantics: more than one request and response).

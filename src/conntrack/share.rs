@@ -1,15 +1,22 @@
 //! What each interface has of the table: its flows, and how fast it may open new ones.
 //!
+//! At its limit its own flows give way to its new ones, in the order of give_way.rs: else whoever
+//! can have it send or receive SYNs could shut it out with as many as its share. They are found as
+//! fast as those of the table: each interface has a list for each class, the oldest first.
+//!
 //! The table of interfaces has a fixed size. When it is full of interfaces that have flows or have
-//! opened some within the last second, one more interface gets no new flow: without a count its
-//! limit could not be kept.
+//! opened some within the last second, one more interface that has a limit gets no new flow:
+//! without a count its limit could not be kept.
 
 use super::config::PerInterface;
+use super::give_way::{Room, Yields};
+use super::rings::{Ring, Rings};
 use crate::clock::Tick;
-use crate::types::InterfaceSlot;
+use crate::cpu::{present, untouched};
+use crate::types::{FlowLimits, InterfaceSlot};
 
 /// Flows for each interface that can be counted.
-const FLOWS_PER_INTERFACE: u32 = 16;
+const FLOWS_PER_INTERFACE: u32 = 32;
 /// Interfaces that can be counted, at least and at most.
 const INTERFACES_MIN: u32 = 1 << 10;
 const INTERFACES_MAX: u32 = 1 << 17;
@@ -21,7 +28,7 @@ const PROBES_MAX: usize = 256;
 const FORGET_MAX: usize = 32;
 
 /// Interfaces with a limit of their own.
-const OWN_LIMITS_MAX: usize = 1 << 10;
+const OWN_LIMITS_MAX: usize = FlowLimits::INTERFACES_MAX;
 
 /// Marks a free cell.
 const NOBODY: u32 = u32::MAX;
@@ -36,26 +43,52 @@ struct Share {
 
 const _: () = assert!(size_of::<Share>() == 16);
 
+/// Flows of an interface that give way, in the order of [`Yields`]: lists of the rings, and how
+/// many are in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Queues {
+    rings: [Ring; Yields::ALL.len()],
+    counts: [u32; Yields::ALL.len()],
+}
+
 impl Share {
     const FREE: Self = Self {
         interface: NOBODY,
         flows: 0,
         spent_until: 0,
     };
+
+    /// Whether nothing is left to remember.
+    fn is_idle(&self, now: Tick) -> bool {
+        self.flows == 0 && self.spent_until <= now.0
+    }
 }
 
 /// The interface has all that it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OverLimit;
+pub(super) enum OverLimit {
+    /// All the new flows of this second, or it cannot be counted.
+    Rate,
+    /// All the flows.
+    Flows,
+}
 
 /// The interfaces of a shard and their limits.
 #[derive(Debug)]
 pub(super) struct Shares {
     limit: PerInterface,
+    /// Flows of the shard: a limit as high refuses nothing.
+    flows_max: u32,
     /// Limits of single interfaces, sorted.
     own: Vec<(u32, PerInterface)>,
     /// A power of two of them, or none if nothing is limited.
     cells: Vec<Share>,
+    /// By the position in `cells`, of interfaces that may have only so many flows.
+    queues: Vec<Queues>,
+    /// Lists through the slots of their flows that give way.
+    rings: Rings,
+    /// Whether an interface has ever had a greatest number of flows: else no queue holds any.
+    is_ringing: bool,
     /// Interfaces in `cells`, and how many there may be.
     len: usize,
     len_max: usize,
@@ -74,34 +107,37 @@ impl Shares {
         };
         Self {
             limit,
+            flows_max: max_flows,
             own: Vec::with_capacity(if is_counting { OWN_LIMITS_MAX } else { 0 }),
-            cells: vec![Share::FREE; cells],
+            cells: present(Share::FREE, cells),
+            queues: untouched(cells),
+            rings: Rings::new(if is_counting { max_flows as usize } else { 0 }),
+            is_ringing: is_number(limit, max_flows),
             len: 0,
             len_max: cells / 2,
             hand: 0,
         }
     }
 
-    /// Gives one interface a limit of its own, or takes it away; `false` if there are too many, or
-    /// if nothing is counted.
-    pub(super) fn set_own(&mut self, interface: u32, limit: Option<PerInterface>) -> bool {
-        let found = self.own.binary_search_by_key(&interface, |(slot, _)| *slot);
-        match (found, limit) {
-            (Ok(at), None) => drop(self.own.remove(at)),
-            (Err(_), None) => {}
-            (Ok(at), Some(limit)) => {
-                if let Some((_, own)) = self.own.get_mut(at) {
-                    *own = limit;
-                }
-            }
-            (Err(at), Some(limit)) => {
-                if self.cells.is_empty() || self.own.len() >= OWN_LIMITS_MAX {
-                    return false;
-                }
-                self.own.insert(at, (interface, limit));
-            }
-        }
-        true
+    /// Gives these interfaces, which are in order, limits of their own, and takes them from all
+    /// others. Without room for as many, or where nothing is counted, the rest have the default.
+    pub(super) fn set_own(&mut self, own: impl Iterator<Item = (InterfaceSlot, PerInterface)>) {
+        self.own.clear();
+        let room = self.own.capacity().min(OWN_LIMITS_MAX);
+        self.own
+            .extend(own.take(room).map(|(slot, limit)| (slot.0, limit)));
+        let flows_max = self.flows_max;
+        let has_number = |(_, limit): &(u32, PerInterface)| is_number(*limit, flows_max);
+        self.is_ringing |= self.own.iter().any(has_number);
+        debug_assert!(
+            self.own.is_sorted_by_key(|(slot, _)| *slot),
+            "in order of their slots"
+        );
+    }
+
+    /// What an interface without a limit of its own may have.
+    pub(super) fn default_limit(&self) -> PerInterface {
+        self.limit
     }
 
     /// Counts a new flow of an interface, if it may have one more.
@@ -111,6 +147,12 @@ impl Shares {
             return Ok(());
         }
         self.admit_counted(interface.0, now)
+    }
+
+    /// Whether flows are counted by interface.
+    #[inline]
+    pub(super) fn is_counting(&self) -> bool {
+        !self.cells.is_empty()
     }
 
     /// Takes a flow of an interface back.
@@ -144,25 +186,105 @@ impl Shares {
         own.saturating_add(cells)
     }
 
+    /// Bytes of the queues, were every flow in one.
+    pub(super) fn queue_bytes(&self) -> usize {
+        let queues = size_of::<Queues>().saturating_mul(self.queues.len());
+        queues.saturating_add(self.rings.bytes())
+    }
+
+    /// Moves a flow of an interface from one class to another; `None` is none.
+    pub(super) fn move_to(
+        &mut self,
+        interface: u32,
+        slot: u32,
+        from: Option<Yields>,
+        to: Option<Yields>,
+    ) {
+        if !self.is_ringing {
+            return;
+        }
+        let is_listed = is_number(self.limit_of(interface), self.flows_max);
+        let Some(at) = self.position(interface) else {
+            return;
+        };
+        let Self { queues, rings, .. } = self;
+        let Some(Queues {
+            rings: lists,
+            counts,
+        }) = queues.get_mut(at)
+        else {
+            return;
+        };
+        if let Some(class) = from.map(|class| class as usize)
+            && let (Some(list), Some(count)) = (lists.get_mut(class), counts.get_mut(class))
+            // What began before the interface had a number is in no list.
+            && rings.remove(list, slot)
+        {
+            *count = count.saturating_sub(1);
+        }
+        if let Some(class) = to.filter(|_| is_listed).map(|class| class as usize)
+            && let (Some(list), Some(count)) = (lists.get_mut(class), counts.get_mut(class))
+        {
+            rings.push(list, slot);
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// The next flow of an interface to give way to another one of it, by the rules of the table.
+    pub(super) fn next(
+        &mut self,
+        interface: InterfaceSlot,
+        room: Room,
+        is_young: impl Fn(u32) -> bool,
+    ) -> Option<(u32, Yields)> {
+        let queues = self.queues.get(self.position(interface.0)?)?;
+        let [untracked, tombstone, unanswered, half_open] = queues.rings.map(Ring::first);
+        let [.., unanswered_count, half_open_count] = queues.counts;
+        let of_class = |class: Yields| move |slot: u32| (slot, class);
+        match room {
+            Room::Spare => untracked.map(of_class(Yields::Untracked)),
+            Room::Closed => untracked
+                .map(of_class(Yields::Untracked))
+                .or(tombstone.map(of_class(Yields::Tombstone))),
+            Room::Any => untracked
+                .map(of_class(Yields::Untracked))
+                .or(tombstone.map(of_class(Yields::Tombstone)))
+                .or(unanswered
+                    .filter(|slot| unanswered_count >= half_open_count || !is_young(*slot))
+                    .map(of_class(Yields::Unanswered)))
+                .or(half_open.map(of_class(Yields::HalfOpen))),
+        }
+    }
+
     #[inline(never)]
     fn admit_counted(&mut self, interface: u32, now: Tick) -> Result<(), OverLimit> {
         let limit = self.limit_of(interface);
-        if self.share(interface).is_none() {
-            self.add(interface, now).ok_or(OverLimit)?;
+        if self.share(interface).is_none() && self.add(interface, now).is_none() {
+            // Without a count a limit could not be kept; where there is none, none is needed.
+            let is_unlimited = limit.max_flows == 0 || limit.max_flows >= self.flows_max;
+            return match is_unlimited && limit.new_per_second == 0 {
+                true => Ok(()),
+                false => Err(OverLimit::Rate),
+            };
         }
-        let share = self.share(interface).ok_or(OverLimit)?;
-        if limit.max_flows != 0 && share.flows >= limit.max_flows {
-            return Err(OverLimit);
-        }
+        let share = self.share(interface).ok_or(OverLimit::Rate)?;
+        let is_full = limit.max_flows != 0 && share.flows >= limit.max_flows;
         if limit.new_per_second != 0 {
             // A bucket of one second's worth, kept as the time at which it is full again.
             let step = step(limit);
             let spent_until = share.spent_until.max(now.0).saturating_add(step);
             let burst = step.saturating_mul(u64::from(limit.new_per_second));
             if spent_until.saturating_sub(now.0) > burst {
-                return Err(OverLimit);
+                return Err(OverLimit::Rate);
             }
-            share.spent_until = spent_until;
+            share.spent_until = if is_full {
+                share.spent_until
+            } else {
+                spent_until
+            };
+        }
+        if is_full {
+            return Err(OverLimit::Flows);
         }
         share.flows = share.flows.saturating_add(1);
         Ok(())
@@ -175,9 +297,15 @@ impl Shares {
     }
 
     fn share(&mut self, interface: u32) -> Option<&mut Share> {
+        let at = self.position(interface)?;
+        self.cells.get_mut(at)
+    }
+
+    /// The cell of an interface that is counted.
+    fn position(&self, interface: u32) -> Option<usize> {
         let at = self.find(interface)?;
-        let share = self.cells.get_mut(at)?;
-        (share.interface == interface && interface != NOBODY).then_some(share)
+        let share = self.cells.get(at)?;
+        (share.interface == interface && interface != NOBODY).then_some(at)
     }
 
     /// The cell of an interface, or the free one in which it would be.
@@ -208,6 +336,9 @@ impl Shares {
             interface,
             ..Share::FREE
         };
+        if self.is_ringing {
+            *self.queues.get_mut(at)? = Queues::default();
+        }
         self.len = self.len.saturating_add(1);
         Some(())
     }
@@ -221,7 +352,7 @@ impl Shares {
             let at = self.hand & mask;
             self.hand = at.wrapping_add(1);
             let share = self.cells.get(at).copied().unwrap_or(Share::FREE);
-            if share.interface != NOBODY && share.flows == 0 && share.spent_until <= now.0 {
+            if share.interface != NOBODY && share.is_idle(now) {
                 self.remove(at);
                 return true;
             }
@@ -244,6 +375,9 @@ impl Shares {
                 if let Some(cell) = self.cells.get_mut(gap) {
                     *cell = share;
                 }
+                if self.is_ringing && from < self.queues.len() {
+                    self.queues.swap(gap, from);
+                }
                 gap = from;
             }
         }
@@ -252,6 +386,11 @@ impl Shares {
         }
         self.len = self.len.saturating_sub(1);
     }
+}
+
+/// Whether a limit is a greatest number of flows that a shard of `flows_max` could exceed.
+fn is_number(limit: PerInterface, flows_max: u32) -> bool {
+    limit.max_flows != 0 && limit.max_flows < flows_max
 }
 
 /// Nanoseconds that one new flow uses up.
@@ -264,8 +403,22 @@ fn step(limit: PerInterface) -> u64 {
 
 #[cfg(test)]
 impl Shares {
-    pub(super) fn is_counting(&self) -> bool {
-        !self.cells.is_empty()
+    /// Slots of an interface's flows that give way, by class.
+    pub(super) fn yielding(&mut self, interface: InterfaceSlot) -> [Vec<u32>; 4] {
+        let at = self.position(interface.0);
+        let queues = at.map_or(Queues::default(), |at| self.queues[at]);
+        let found = queues.rings.map(|ring| self.rings.all(ring));
+        assert_eq!(
+            found.each_ref().map(Vec::len),
+            queues.counts.map(|n| n as usize)
+        );
+        found
+    }
+
+    /// Whether every interface has a number, and has always had one.
+    pub(super) fn lists_all(&self) -> bool {
+        let is_number = |limit| is_number(limit, self.flows_max);
+        is_number(self.limit) && self.own.iter().all(|(_, limit)| is_number(*limit))
     }
 
     /// Flows that are counted for an interface.

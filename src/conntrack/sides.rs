@@ -1,5 +1,7 @@
 //! The two ends of a flow, and what is remembered of each in single bits.
 
+use std::hint::select_unpredictable;
+
 /// Who spoke first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Side {
@@ -36,18 +38,12 @@ impl<T: Copy> Sides<T> {
 
     #[inline]
     pub(super) fn of(&self, side: Side) -> T {
-        match side {
-            Side::Original => self.original,
-            Side::Reply => self.reply,
-        }
+        select_unpredictable(side == Side::Original, self.original, self.reply)
     }
 
     #[inline]
     pub(super) fn at(&mut self, side: Side) -> &mut T {
-        match side {
-            Side::Original => &mut self.original,
-            Side::Reply => &mut self.reply,
-        }
+        select_unpredictable(side == Side::Original, &mut self.original, &mut self.reply)
     }
 }
 
@@ -59,7 +55,7 @@ pub(super) enum Mark {
     Seen = 0,
     /// TCP: its `ack` is known. UDP: it sent more than one packet.
     Acked = 2,
-    /// Its SYN is acknowledged.
+    /// Its SYN is acknowledged. Of a picked-up connection's opener: it was answered.
     Answered = 4,
     /// It sent a FIN; its `end` is final.
     Fin = 6,
@@ -73,7 +69,7 @@ pub(super) enum Mark {
 
 /// Marks that are about the flow.
 pub(super) const MARK_ISN_KNOWN: u16 = 1 << 14;
-/// First seen in mid-stream: the window scale is unknown, so windows are taken as the largest.
+/// First seen in mid-stream: the window scales are unknown (window.rs).
 pub(super) const MARK_LENIENT: u16 = 1 << 15;
 
 #[inline]
@@ -83,4 +79,9 @@ pub(super) fn mark_bit(mark: Mark, side: Side) -> u16 {
         Side::Original => bit,
         Side::Reply => bit << 1,
     }
+}
+
+/// A mark's bits of both sides.
+pub(super) const fn mark_bits(mark: Mark) -> u16 {
+    3u16.wrapping_shl(mark as u32)
 }

@@ -2,11 +2,11 @@
 //! the index that leads from a key to a slot. Knows keys, not time and not protocols.
 
 use super::entry::{Cold, Entry};
+use super::flow::FlowIndex;
+use super::hit::Candidate;
 use super::index::Index;
-use super::key::PackedKey;
-use crate::cpu::prefetch;
-use crate::packet::FlowHasher;
-use crate::packet::FlowKey;
+use crate::cpu::{prefetch, present, untouched};
+use crate::packet::{FlowHasher, FlowKey, LongAddresses, PackedKey};
 
 /// Ends the list of free slots.
 const NONE: u32 = u32::MAX;
@@ -18,9 +18,9 @@ pub(super) struct Table {
     index: Index,
     entries: Vec<Entry>,
     colds: Vec<Cold>,
-    /// Addresses of IPv6 flows. The allocator hands out zeroed pages that stay untouched, so
-    /// IPv4 flows cost nothing here.
-    addresses_v6: Vec<[u128; 2]>,
+    /// Addresses of IPv6 flows. The pages stay untouched until one uses them, so that IPv4 flows
+    /// cost nothing here; a slot's first IPv6 flow waits for its page, once for 128 slots.
+    addresses_v6: Vec<LongAddresses>,
     /// First slot of the list of freed ones.
     free_head: u32,
     /// Slots that have ever been in use; all after them are free, and not in the list.
@@ -35,9 +35,9 @@ impl Table {
         Self {
             hasher: FlowHasher::new(seed),
             index: Index::new(capacity),
-            entries: vec![Entry::FREE; slots],
-            colds: vec![Cold::FREE; slots],
-            addresses_v6: vec![[0; 2]; slots],
+            entries: present(Entry::FREE, slots),
+            colds: present(Cold::FREE, slots),
+            addresses_v6: untouched(slots),
             free_head: NONE,
             used: 0,
             len: 0,
@@ -50,27 +50,72 @@ impl Table {
     }
 
     #[inline]
+    pub(super) fn hash_packed(&self, key: &PackedKey, beside: &LongAddresses) -> u64 {
+        self.hasher.hash_packed(key, beside)
+    }
+
+    #[inline]
     pub(super) fn prefetch_bucket(&self, hash: u64) {
         self.index.prefetch(hash);
     }
 
     #[inline]
     pub(super) fn prefetch_entry(&self, hash: u64) {
-        if let Some(slot) = self.index.candidate(hash) {
+        if let Candidate::Entry(FlowIndex(slot)) = self.index.candidate(hash) {
             self.prefetch_slot(slot);
+        }
+    }
+
+    /// The likely slot of a hash, asked for with what lies beside it.
+    #[inline]
+    pub(super) fn candidate(&self, hash: u64, is_v6: bool) -> Candidate {
+        let candidate = self.index.candidate(hash);
+        if let Candidate::Entry(FlowIndex(slot)) = candidate {
+            self.prefetch_whole(slot, is_v6);
+        }
+        candidate
+    }
+
+    /// The same in the second bucket.
+    #[inline]
+    pub(super) fn second_candidate(&self, hash: u64, is_v6: bool) -> Option<FlowIndex> {
+        let slot = self.index.second_candidate(hash)?;
+        self.prefetch_whole(slot, is_v6);
+        Some(FlowIndex(slot))
+    }
+
+    /// Whether what lies beside a key lies beside a slot as well; of IPv4 there is nothing.
+    #[inline]
+    pub(super) fn is_beside(&self, slot: u32, key: &PackedKey, beside: &LongAddresses) -> bool {
+        !key.is_v6() || self.addresses(slot) == *beside
+    }
+
+    #[inline]
+    fn prefetch_whole(&self, slot: u32, is_v6: bool) {
+        self.prefetch_slot(slot);
+        if is_v6 && let Some(addresses) = self.addresses_v6.get(slot as usize) {
+            prefetch(addresses);
         }
     }
 
     /// The slot of this key, alive or not.
     #[inline]
     pub(super) fn find(&self, key: &FlowKey, hash: u64) -> Option<u32> {
-        let packed = PackedKey::of(key);
+        let (packed, beside) = PackedKey::of(key);
+        self.find_packed(&packed, &beside, hash)
+    }
+
+    /// The same of a packed key.
+    #[inline]
+    pub(super) fn find_packed(
+        &self,
+        key: &PackedKey,
+        beside: &LongAddresses,
+        hash: u64,
+    ) -> Option<u32> {
         self.index.find(hash, |slot| {
-            let entry = self.entries.get(slot as usize);
-            entry.is_some_and(|entry| {
-                entry.has_key(&packed)
-                    && (!entry.is_v6() || self.addresses(slot) == [key.low, key.high])
-            })
+            let entry = self.entry(slot);
+            entry.is_some_and(|entry| entry.has_key(key) && self.is_beside(slot, key, beside))
         })
     }
 
@@ -110,6 +155,16 @@ impl Table {
         }
     }
 
+    /// Asks for what a slot's key has outside of its line; the line should be near.
+    #[inline]
+    pub(super) fn prefetch_addresses(&self, slot: u32) {
+        if let Some(addresses) = self.addresses_v6.get(slot as usize)
+            && self.entry(slot).is_some_and(Entry::is_v6)
+        {
+            prefetch(addresses);
+        }
+    }
+
     /// Frees a slot, if it is in use; what was in it. `hash` is that of its key.
     pub(super) fn remove(&mut self, slot: u32, hash: u64) -> Option<Entry> {
         let to = self.entries.get_mut(slot as usize)?;
@@ -138,12 +193,17 @@ impl Table {
         } else {
             [0; 2]
         };
-        Some(entry.key(addresses))
+        Some(entry.key().unpack(addresses))
     }
 
     #[inline]
     pub(super) fn entry(&self, slot: u32) -> Option<&Entry> {
         self.entries.get(slot as usize)
+    }
+
+    #[inline]
+    pub(super) fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(slot as usize)
     }
 
     #[inline]
@@ -184,10 +244,10 @@ impl Table {
         let bytes = slots
             .saturating_mul(line)
             .saturating_add(self.index.bytes());
-        (bytes, slots.saturating_mul(size_of::<[u128; 2]>()))
+        (bytes, slots.saturating_mul(size_of::<LongAddresses>()))
     }
 
-    fn addresses(&self, slot: u32) -> [u128; 2] {
+    fn addresses(&self, slot: u32) -> LongAddresses {
         let addresses = self.addresses_v6.get(slot as usize);
         addresses.copied().unwrap_or_default()
     }

@@ -7,21 +7,23 @@
 //!               SYN-ACK of the other side that acks the SYN     syn-received
 //!               RST of the other side that acks the SYN         reset
 //!  syn-received SYN or SYN-ACK repeated                         timer restarts
+//!               RST while nobody acked the opener's SYN         as in syn-sent
 //!               both SYNs acknowledged, in the window           established (closing after a FIN)
-//!  both         SYN with another ISN                            Reopen: another attempt, judged
-//!               SYN-ACK that answers no SYN of ours             Invalid
+//!  syn-sent     SYN of the opener, another ISN                  Reopen: another attempt, judged
+//!  both         SYN-ACK that answers no SYN of ours             Invalid
 //!  established  in the window                                   timer restarts; FIN: closing
 //!  closing      in the window, acks a FIN; both acked           time-wait
 //!  both         out of the window                               passes, changes nothing but the
 //!                                                               timer; Invalid if strict
-//!               SYN                                             passes, changes nothing
 //!               SYN-ACK repeated from the handshake             passes, changes nothing
-//!               SYN-ACK that answers such a SYN                 Invalid, reset
 //!               any other SYN-ACK                               Invalid
-//!  all four     RST that the receiver would obey                reset
+//!  these and    SYN with another ISN                            passes, changes nothing
+//!  syn-received SYN-ACK that answers such a SYN                 Invalid, reset
+//!               RST, exactly what its receiver has acked        reset
+//!               RST, of what is sent and not acked yet          passes; the deadline comes nearer
 //!               any other RST                                   passes, changes nothing; Invalid
 //!                                                               if strict
-//!  time-wait    the last FIN repeated, exact                    passes
+//!  time-wait    the last FIN repeated, or data before it, exact passes
 //!               one ACK or RST after it from the other side,
 //!               exact and empty                                 passes
 //!  time-wait,   SYN with another ISN than the opener's          Reopen
@@ -31,10 +33,13 @@
 //! The timer of a tombstone never restarts.
 //!
 //! **Resets** (RFC 5961 §3.2). A receiver obeys an RST whose sequence number is exactly what it
-//! expects next. We do not know that number, but it is bounded by two that we do: what the receiver
-//! last acknowledged, and the end of what the sender sent. An RST between the two closes the entry;
-//! one outside cannot have closed the connection, though a host older than the RFC may obey it:
-//! then the entry idles out. The bound is the data in flight, mostly one value.
+//! expects next, and answers any other in its window with a challenge ACK, which a sender that
+//! means it answers with an exact one. What the receiver expects is known here once it has
+//! acknowledged it: an RST with that number closes the entry. One between that and the end of what
+//! the sender sent may be obeyed, if the data got there; or it may be a guess, and the connection
+//! lives. Such a one closes nothing, but leaves the entry no longer than a tombstone has, unless a
+//! segment in the window says that the connection goes on. One outside of both cannot have closed
+//! the connection, though a host older than the RFC may obey it: then the entry idles out.
 //!
 //! **SYN in mid-connection** (RFC 5961 §4). The receiver answers with a challenge ACK, and the
 //! sender, if it really lost the connection, with an RST that matches it. Both pass here. Should
@@ -48,14 +53,17 @@
 //! known by the SYN that they acknowledge, whatever their own number, and an asker who did not
 //! send that SYN would answer with a reset.
 //!
-//! **Windows** are those of "Real Stateful TCP Packet Filtering in IP Filter" (van Rooij, 2001),
-//! with the largest window that a side has advertised standing for the current one.
+//! What is believed of sequence numbers is in window.rs.
 
 use super::challenge::Challenges;
-use super::entry::{Cold, Entry, SCALE_NONE};
+use super::entry::{Cold, Entry};
 use super::flow::FlowState;
-use super::sides::{MARK_ISN_KNOWN, MARK_LENIENT, Mark, Side};
-use crate::packet::TcpHeader;
+use super::sides::{MARK_ISN_KNOWN, MARK_LENIENT, Mark, Side, mark_bits};
+use super::window::{
+    ACK_LAG_MIN, Fit, end_of, fit, is_after, is_in_handshake, is_within, learn, learn_ack,
+    learn_syn, offered_scale, settle_scales, window,
+};
+use crate::packet::{Brief, TcpFlags, TcpHeader};
 
 /// What a packet does to its flow; a change of state restarts the timer too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,17 +72,13 @@ pub(super) enum Step {
     Refresh,
     /// It passes.
     Keep,
+    /// It passes, and may have ended the connection: the deadline comes nearer.
+    Doubt,
     /// It does not pass.
     Invalid,
     /// It begins another connection.
     Reopen,
 }
-
-/// Acknowledgments may lag this far behind at least, whatever the windows were.
-const ACK_LAG_MIN: u32 = 66_000;
-
-/// Window scale assumed where the handshake was not seen (RFC 7323 §2.3: the largest).
-const SCALE_MAX: u8 = 14;
 
 /// What rare segments need besides the entry.
 #[derive(Debug)]
@@ -97,13 +101,14 @@ pub(super) fn open(entry: &mut Entry, cold: &mut Cold, segment: &TcpHeader) {
     if flags.is_open() {
         entry.state = Some(FlowState::SynSent);
         *entry.window.at(side) = segment.window;
-        entry.set_scale(side, segment.window_scale.unwrap_or(SCALE_NONE));
+        entry.set_scale(side, offered_scale(segment));
         return;
     }
+    // The scales are unknown, and grow with what is seen (window.rs).
     entry.marks |= MARK_LENIENT;
     for side in [Side::Original, Side::Reply] {
         *entry.window.at(side) = u16::MAX;
-        entry.set_scale(side, SCALE_MAX);
+        entry.set_scale(side, 0);
     }
     if flags.ack() {
         *entry.ack.at(side) = segment.acknowledgment;
@@ -139,11 +144,73 @@ pub(super) fn advance(
             synchronized(entry, aside, side, segment, is_strict)
         }
         Some(FlowState::SynSent) => syn_sent(entry, aside.cold, side, segment, is_strict),
-        Some(FlowState::SynReceived) => syn_received(entry, aside.cold, side, segment, is_strict),
+        Some(FlowState::SynReceived) => syn_received(entry, aside, side, segment, is_strict),
         Some(FlowState::TimeWait) => time_wait(entry, aside.cold, side, segment),
         Some(FlowState::Reset) => after_close(entry, aside.cold, side, segment),
         _ => Step::Invalid,
     }
+}
+
+/// What a segment would come to that came in pieces: it passes or not, and changes nothing, since
+/// that would need bytes that are not here.
+#[cold]
+#[inline(never)]
+pub(super) fn verdict(
+    entry: &Entry,
+    aside: &mut Aside<'_>,
+    side: Side,
+    segment: &TcpHeader,
+    is_strict: bool,
+) -> Step {
+    // A SYN begins nothing in pieces, and its number is not to be noted.
+    if segment.flags.is_open() {
+        return Step::Keep;
+    }
+    match advance(&mut { *entry }, aside, side, segment, is_strict) {
+        Step::Invalid => Step::Invalid,
+        Step::Refresh | Step::Keep | Step::Doubt | Step::Reopen => Step::Keep,
+    }
+}
+
+/// Marks of a connection in which nothing is left to be learned but numbers.
+const PLAIN: u16 = mark_bits(Mark::Seen) | mark_bits(Mark::Acked);
+/// Marks that say whether it is one.
+const PLAIN_OF: u16 = PLAIN | mark_bits(Mark::Fin);
+
+/// What [`advance`] does with data and acknowledgments in the window of an established connection
+/// in which both sides have spoken and none has closed. `false`, and nothing done, for all else.
+#[inline]
+pub(super) fn advance_plain(entry: &mut Entry, side: Side, segment: &Brief) -> bool {
+    const CONTROL: u8 = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ACK;
+    if segment.flags.0 & CONTROL != TcpFlags::ACK || entry.marks & PLAIN_OF != PLAIN {
+        return false;
+    }
+    let other = side.opposite();
+    let (sequence, ack) = (segment.sequence, segment.acknowledgment);
+    let end = sequence.wrapping_add(segment.payload_len);
+    let (sent, other_sent) = (entry.end.of(side), entry.end.of(other));
+    let room = window(entry, other);
+    let acked = entry.ack.of(other);
+    let right = acked.wrapping_add(room);
+    let left = sent.wrapping_sub(room);
+    let lag = window(entry, side).max(ACK_LAG_MIN);
+    // All four of `is_in_window` at once, and that the end has room and is not an old one: the sign
+    // of each is set where it does not hold.
+    let fails = right.wrapping_sub(end)
+        | end.wrapping_sub(acked)
+        | end.wrapping_sub(left)
+        | other_sent.wrapping_sub(ack)
+        | ack.wrapping_sub(other_sent.wrapping_sub(lag));
+    if fails.cast_signed() < 0 {
+        return false;
+    }
+    let last = entry.end.at(side);
+    *last = if is_after(end, sent) { end } else { sent };
+    let acked = entry.ack.at(side);
+    *acked = if is_after(ack, *acked) { ack } else { *acked };
+    let window = entry.window.at(side);
+    *window = (*window).max(segment.window);
+    true
 }
 
 /// What has no place in the connection, but does no harm to it.
@@ -159,11 +226,11 @@ fn syn_sent(
     is_strict: bool,
 ) -> Step {
     let flags = segment.flags;
-    let (isn, syn_end) = (entry.isn(cold), entry.end.original);
-    let acks_syn = flags.ack() && is_within(segment.acknowledgment, isn.wrapping_add(1), syn_end);
+    let isn = entry.isn(cold);
+    let acks_syn = acks_opening_syn(entry, cold, segment);
     if flags.rst() {
         let closes = match side {
-            Side::Original => is_within(segment.sequence, isn.wrapping_add(1), syn_end),
+            Side::Original => is_within(segment.sequence, isn.wrapping_add(1), entry.end.original),
             Side::Reply => acks_syn,
         };
         return if closes {
@@ -201,9 +268,15 @@ fn syn_sent(
     stray(is_strict)
 }
 
+/// Whether a segment of the other side acknowledges the opener's SYN.
+fn acks_opening_syn(entry: &Entry, cold: &Cold, segment: &TcpHeader) -> bool {
+    let first = entry.isn(cold).wrapping_add(1);
+    segment.flags.ack() && is_within(segment.acknowledgment, first, entry.end.original)
+}
+
 fn syn_received(
     entry: &mut Entry,
-    cold: &Cold,
+    aside: &mut Aside<'_>,
     side: Side,
     segment: &TcpHeader,
     is_strict: bool,
@@ -211,59 +284,73 @@ fn syn_received(
     let flags = segment.flags;
     let other = side.opposite();
     if flags.rst() {
-        return if reset_closes(entry, side, segment) {
-            close(entry)
-        } else {
-            stray(is_strict)
-        };
+        // An opener whose SYN nobody has answered yet obeys what acknowledges it (RFC 9293
+        // §3.10.7.3): a SYN of the other side may have been somebody else's.
+        let is_unanswered = side == Side::Reply && !entry.has(Mark::Answered, Side::Original);
+        if is_unanswered && acks_opening_syn(entry, aside.cold, segment) {
+            return close(entry);
+        }
+        return reset(entry, side, segment, is_strict);
     }
     if flags.is_open() {
         let is_repeated = match side {
-            Side::Original => cold.is_isn(segment.sequence),
+            Side::Original => aside.cold.is_isn(segment.sequence),
             Side::Reply => end_of(segment) == entry.end.reply,
         };
         return if is_repeated {
             Step::Refresh
         } else {
-            Step::Reopen
+            note_syn(entry, aside, side, segment)
         };
     }
     if flags.syn() {
-        if flags.fin() || !flags.ack() || !answers_syn(entry, cold, side, segment) {
+        if flags.fin() || !flags.ack() {
             return Step::Invalid;
         }
+        if !answers_syn(entry, aside.cold, side, segment) {
+            return answers_other_syn(entry, aside, side, segment);
+        }
         if side == Side::Reply && !entry.has(Mark::Answered, side) {
-            // Repeated; a stateless responder may have chosen another number.
-            *entry.end.at(side) = end_of(segment);
+            // Repeated; a stateless responder may have chosen another number. Or the first one
+            // after a SYN that was somebody else's.
+            learn_syn(entry, side, segment);
         }
         learn_ack(entry, side, segment.acknowledgment);
-    } else {
-        if !flags.ack() || !is_in_window(entry, side, segment) {
-            return stray(is_strict);
-        }
-        learn(entry, side, segment);
+        complete(entry, other);
+        return Step::Refresh;
     }
-    entry.set(Mark::Answered, other);
+    if !flags.ack() || !is_in_handshake(entry, side, segment) {
+        let is_bound = entry.marks & MARK_LENIENT == 0;
+        return stray(is_strict && is_bound);
+    }
+    complete(entry, other);
+    learn(entry, side, segment);
+    if entry.state == Some(FlowState::Established) && entry.has(Mark::Fin, side) {
+        entry.state = Some(FlowState::Closing);
+    }
+    finish_close(entry);
+    Step::Refresh
+}
+
+/// The SYN of a side is acknowledged; with both, the handshake is complete.
+fn complete(entry: &mut Entry, answered: Side) {
+    entry.set(Mark::Answered, answered);
     if entry.has_both(Mark::Answered) {
-        let is_closing = entry.has(Mark::Fin, side) || entry.has(Mark::Fin, other);
+        let is_closing = mark_bits(Mark::Fin) & entry.marks != 0;
         entry.state = Some(if is_closing {
             FlowState::Closing
         } else {
             FlowState::Established
         });
-        finish_close(entry);
+        settle_scales(entry);
     }
-    Step::Refresh
 }
 
 /// Whether a SYN-ACK acknowledges the SYN of the other side.
 fn answers_syn(entry: &Entry, cold: &Cold, side: Side, segment: &TcpHeader) -> bool {
     let ack = segment.acknowledgment;
     match side {
-        Side::Reply => {
-            entry.marks & MARK_ISN_KNOWN != 0
-                && is_within(ack, entry.isn(cold).wrapping_add(1), entry.end.original)
-        }
+        Side::Reply => entry.marks & MARK_ISN_KNOWN != 0 && acks_opening_syn(entry, cold, segment),
         Side::Original => cold.is_isn(segment.sequence) && ack == entry.end.reply,
     }
 }
@@ -277,11 +364,7 @@ fn synchronized(
 ) -> Step {
     let flags = segment.flags;
     if flags.rst() {
-        return if reset_closes(entry, side, segment) {
-            close(entry)
-        } else {
-            stray(is_strict)
-        };
+        return reset(entry, side, segment, is_strict);
     }
     if flags.syn() {
         return synchronized_syn(entry, aside, side, segment);
@@ -289,13 +372,12 @@ fn synchronized(
     if !flags.ack() {
         return stray(is_strict);
     }
-    if !is_in_window(entry, side, segment) {
+    match fit(entry, side, segment) {
+        Fit::In => {}
         // It may be ours that is wrong, so the flow must not time out under its traffic.
-        return if is_strict {
-            Step::Invalid
-        } else {
-            Step::Refresh
-        };
+        Fit::Plausible => return Step::Refresh,
+        Fit::Out if !is_strict => return Step::Refresh,
+        Fit::Out => return Step::Invalid,
     }
     learn(entry, side, segment);
     if entry.has(Mark::Fin, side) {
@@ -303,6 +385,48 @@ fn synchronized(
     }
     finish_close(entry);
     Step::Refresh
+}
+
+/// An RST once the other side has spoken: see the module, "Resets".
+#[cold]
+#[inline(never)]
+fn reset(entry: &mut Entry, side: Side, segment: &TcpHeader, is_strict: bool) -> Step {
+    let other = side.opposite();
+    let (sequence, sent) = (segment.sequence, entry.end.of(side));
+    let is_sent_known = entry.has(Mark::Seen, side);
+    let is_acked = entry.has(Mark::Acked, other);
+    let acked = if is_acked { entry.ack.of(other) } else { sent };
+    if sequence == acked && (is_acked || is_sent_known) {
+        return close(entry);
+    }
+    if is_acked && is_sent_known && is_within(sequence, acked, sent) {
+        return Step::Doubt;
+    }
+    let is_bound = entry.marks & MARK_LENIENT == 0 || entry.has_both(Mark::Seen);
+    stray(is_strict && is_bound)
+}
+
+/// A SYN in mid-connection: the other side answers it with a challenge ACK.
+fn note_syn(entry: &mut Entry, aside: &mut Aside<'_>, side: Side, segment: &TcpHeader) -> Step {
+    aside.challenges.note(aside.slot, segment.sequence);
+    entry.clear(Mark::Challenged, side.opposite());
+    entry.set(Mark::Challenged, side);
+    Step::Keep
+}
+
+/// A SYN-ACK that answers no SYN of the entry, but may answer one in mid-connection.
+fn answers_other_syn(
+    entry: &mut Entry,
+    aside: &Aside<'_>,
+    side: Side,
+    segment: &TcpHeader,
+) -> Step {
+    let challenge = aside.challenges.of(aside.slot);
+    let syn = segment.acknowledgment.wrapping_sub(1);
+    if entry.has(Mark::Challenged, side.opposite()) && challenge == Some(syn) {
+        close(entry);
+    }
+    Step::Invalid
 }
 
 #[cold]
@@ -314,30 +438,21 @@ fn synchronized_syn(
     segment: &TcpHeader,
 ) -> Step {
     let flags = segment.flags;
-    let other = side.opposite();
     if flags.is_open() {
-        aside.challenges.note(aside.slot, segment.sequence);
-        entry.clear(Mark::Challenged, other);
-        entry.set(Mark::Challenged, side);
-        return Step::Keep;
+        return note_syn(entry, aside, side, segment);
     }
     if flags.fin() || !flags.ack() {
         return Step::Invalid;
     }
-    let ack = segment.acknowledgment;
     let is_isn_known = entry.marks & MARK_ISN_KNOWN != 0;
-    let is_repeated = match side {
-        Side::Original => is_isn_known && aside.cold.is_isn(segment.sequence),
-        Side::Reply => is_isn_known && aside.cold.is_isn(ack.wrapping_sub(1)),
+    let syn = match side {
+        Side::Original => segment.sequence,
+        Side::Reply => segment.acknowledgment.wrapping_sub(1),
     };
-    if is_repeated {
+    if is_isn_known && aside.cold.is_isn(syn) {
         return Step::Keep;
     }
-    let challenge = aside.challenges.of(aside.slot);
-    if entry.has(Mark::Challenged, other) && challenge == Some(ack.wrapping_sub(1)) {
-        close(entry);
-    }
-    Step::Invalid
+    answers_other_syn(entry, aside, side, segment)
 }
 
 fn time_wait(entry: &mut Entry, cold: &Cold, side: Side, segment: &TcpHeader) -> Step {
@@ -346,9 +461,18 @@ fn time_wait(entry: &mut Entry, cold: &Cold, side: Side, segment: &TcpHeader) ->
     if flags.syn() {
         return after_close(entry, cold, side, segment);
     }
-    let is_exact = end_of(segment) == entry.end.of(side);
+    let (end, sent) = (end_of(segment), entry.end.of(side));
+    let is_exact = end == sent;
     let acks_all = flags.ack() && segment.acknowledgment == entry.end.of(other);
-    if flags.fin() && !flags.rst() && is_exact && acks_all {
+    let is_repeated = match flags.fin() {
+        true => is_exact,
+        // What comes before the FIN is repeated first.
+        false => {
+            let room = window(entry, other).max(ACK_LAG_MIN);
+            segment.payload_len > 0 && is_within(end, sent.wrapping_sub(room), sent)
+        }
+    };
+    if is_repeated && !flags.rst() && acks_all {
         entry.set(Mark::Owes, other);
         return Step::Keep;
     }
@@ -381,147 +505,4 @@ fn finish_close(entry: &mut Entry) {
     if entry.state == Some(FlowState::Closing) && entry.has_both(Mark::FinAcked) {
         entry.state = Some(FlowState::TimeWait);
     }
-}
-
-/// Notes the SYN of the side that did not open; both scales are then known (RFC 7323 §2.2: in
-/// force only if both sides offer one).
-fn learn_syn(entry: &mut Entry, side: Side, segment: &TcpHeader) {
-    *entry.end.at(side) = end_of(segment);
-    entry.set(Mark::Seen, side);
-    *entry.window.at(side) = segment.window;
-    entry.set_scale(side, segment.window_scale.unwrap_or(SCALE_NONE));
-    let is_scaled = [Side::Original, Side::Reply]
-        .iter()
-        .all(|side| entry.scale(*side) != SCALE_NONE);
-    for side in [Side::Original, Side::Reply] {
-        let scale = if is_scaled {
-            entry.scale(side).min(SCALE_MAX)
-        } else {
-            0
-        };
-        entry.set_scale(side, scale);
-        // The window of a SYN itself is never scaled; it is kept in the scaled unit, rounded up.
-        let window = u32::from(entry.window.of(side));
-        let window = window.div_ceil(1u32.wrapping_shl(u32::from(scale)));
-        *entry.window.at(side) = u16::try_from(window).unwrap_or(u16::MAX);
-    }
-}
-
-fn learn_ack(entry: &mut Entry, side: Side, ack: u32) {
-    if !entry.has(Mark::Acked, side) || is_after(ack, entry.ack.of(side)) {
-        *entry.ack.at(side) = ack;
-        entry.set(Mark::Acked, side);
-    }
-}
-
-/// Notes what a segment in the window says.
-#[inline]
-fn learn(entry: &mut Entry, side: Side, segment: &TcpHeader) {
-    let other = side.opposite();
-    let (end, ack) = (end_of(segment), segment.acknowledgment);
-    if is_after(end, entry.end.of(side)) || !entry.has(Mark::Seen, side) {
-        // In mid-stream the other's acknowledgment has already told a lower bound.
-        let is_lower = entry.marks & MARK_LENIENT != 0 && is_after(entry.end.of(side), end);
-        if !is_lower {
-            *entry.end.at(side) = end;
-        }
-        entry.set(Mark::Seen, side);
-    }
-    learn_ack(entry, side, ack);
-    if !entry.has(Mark::Seen, other) && is_after(ack, entry.end.of(other)) {
-        *entry.end.at(other) = ack;
-    }
-    let window = entry.window.at(side);
-    *window = (*window).max(segment.window);
-    if segment.flags.fin() && end == entry.end.of(side) {
-        entry.set(Mark::Fin, side);
-    }
-    if entry.has(Mark::Fin, other) && ack == entry.end.of(other) {
-        entry.set(Mark::FinAcked, other);
-    }
-}
-
-/// Whether sequence and acknowledgment are possible, given what both sides have sent.
-#[inline]
-fn is_in_window(entry: &Entry, side: Side, segment: &TcpHeader) -> bool {
-    let other = side.opposite();
-    let (end, ack) = (end_of(segment), segment.acknowledgment);
-    let sent = entry.end.of(side);
-    let is_lenient = entry.marks & MARK_LENIENT != 0;
-    let is_sent_known = entry.has(Mark::Seen, side) || is_lenient;
-    // Not beyond what the receiver has room for, as of its last acknowledgment.
-    let is_acked = entry.has(Mark::Acked, other);
-    if is_acked || is_sent_known {
-        let from = if is_acked { entry.ack.of(other) } else { sent };
-        let right = from.wrapping_add(window(entry, other));
-        if !is_up_to(segment.sequence, right) {
-            return false;
-        }
-    }
-    // Not older than a window.
-    if is_sent_known {
-        let left = sent.wrapping_sub(window(entry, other));
-        if !is_up_to(left, end) {
-            return false;
-        }
-    }
-    if entry.has(Mark::Fin, side) && !is_up_to(end, sent) {
-        return false;
-    }
-    // Acknowledges what was sent, and not too long ago.
-    if entry.has(Mark::Seen, other) {
-        let sent = entry.end.of(other);
-        let lag = window(entry, side).max(ACK_LAG_MIN);
-        if !is_up_to(ack, sent) || !is_up_to(sent.wrapping_sub(lag), ack) {
-            return false;
-        }
-    }
-    // A FIN ends the stream: there is no end behind it.
-    !segment.flags.fin() || !is_sent_known || is_up_to(sent, end)
-}
-
-/// Whether the receiver would obey this RST, as far as one can tell from the middle.
-fn reset_closes(entry: &Entry, side: Side, segment: &TcpHeader) -> bool {
-    let other = side.opposite();
-    let (sequence, sent) = (segment.sequence, entry.end.of(side));
-    let is_sent_known = entry.has(Mark::Seen, side);
-    if !entry.has(Mark::Acked, other) {
-        return is_sent_known && sequence == sent;
-    }
-    let acked = entry.ack.of(other);
-    sequence == acked || is_sent_known && is_within(sequence, acked, sent)
-}
-
-/// Largest window that a side has advertised, in bytes.
-#[inline]
-fn window(entry: &Entry, side: Side) -> u32 {
-    let scale = u32::from(entry.scale(side).min(SCALE_MAX));
-    u32::from(entry.window.of(side)).wrapping_shl(scale)
-}
-
-/// Sequence number after the segment.
-#[inline]
-fn end_of(segment: &TcpHeader) -> u32 {
-    let flags = segment.flags;
-    let extra = u32::from(flags.syn()).wrapping_add(u32::from(flags.fin()));
-    let len = segment.payload_len.wrapping_add(extra);
-    segment.sequence.wrapping_add(len)
-}
-
-/// Whether `a` comes after `b` in sequence space (RFC 9293 §3.4).
-#[inline]
-fn is_after(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).cast_signed() > 0
-}
-
-/// Whether `a` is `b` or comes before it. Of two numbers half the space apart, neither is.
-#[inline]
-fn is_up_to(a: u32, b: u32) -> bool {
-    b.wrapping_sub(a).cast_signed() >= 0
-}
-
-/// Whether `value` is in `from..=to`.
-#[inline]
-fn is_within(value: u32, from: u32, to: u32) -> bool {
-    is_up_to(from, value) && is_up_to(value, to)
 }

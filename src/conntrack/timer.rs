@@ -13,6 +13,7 @@
 //! (a leap, a long sleep), the next lap looks at every entry whatever its timer says.
 
 use crate::clock::Tick;
+use crate::cpu::present;
 
 /// Most entries that one turn looks at; each costs two cache misses at worst.
 pub const EXPIRE_PER_TURN_MAX: u32 = 128;
@@ -138,7 +139,7 @@ impl Timers {
     /// Timers for `count` entries, all idle.
     pub(super) fn new(count: u32, now: Beat) -> Self {
         Self {
-            timers: vec![IDLE; count as usize],
+            timers: present(IDLE, count as usize),
             hand: 0,
             lap_unit: now.unit(),
             is_full_lap: false,
@@ -258,6 +259,11 @@ impl Timers {
         let lap = Beat(self.lap_unit << Beat::UNIT_SHIFT);
         let ahead = low.wrapping_sub(lap.low()).cast_signed();
         Beat(lap.0.saturating_add_signed(i64::from(ahead)))
+    }
+
+    /// Next timer to read.
+    pub(super) fn hand(&self) -> usize {
+        self.hand
     }
 
     /// Entries with a timer.

@@ -13,6 +13,7 @@
 
 use super::flow::Traffic;
 use super::sides::{Side, Sides};
+use crate::cpu::untouched;
 
 /// Most flows of a shard: the record's number has 26 bits.
 pub(super) const FLOWS_MAX: u32 = 1 << 26;
@@ -87,6 +88,21 @@ pub(super) enum Weight {
     Heavy,
 }
 
+/// A word with one more packet counted; `None` if that does not fit.
+#[inline]
+pub(super) fn count_one(word: u32, weight: Weight, frame_len: u32) -> Option<u32> {
+    let (bytes_bits, fixed) = match weight {
+        Weight::Light => (LIGHT.bytes_bits, 0),
+        Weight::Heavy => (HEAVY.bytes_bits, NUMBER_MASK.wrapping_shl(NUMBER_SHIFT)),
+    };
+    let bytes = (word & mask(bytes_bits)).checked_add(frame_len)?;
+    let packets = (word & !fixed & !mask(bytes_bits)).checked_add(1u32.wrapping_shl(bytes_bits))?;
+    if bytes > mask(bytes_bits) || packets & fixed != 0 {
+        return None;
+    }
+    Some(word & fixed | packets | bytes)
+}
+
 /// The records of a shard's heavy flows.
 #[derive(Debug)]
 pub(super) struct Records {
@@ -103,7 +119,7 @@ impl Records {
     /// A record for each of `count` flows.
     pub(super) fn new(count: u32) -> Self {
         Self {
-            records: vec![[0; 4]; count as usize],
+            records: untouched(count as usize),
             free_head: 0,
             used: 0,
         }
@@ -284,6 +300,47 @@ mod tests {
                 records.total(words, Weight::Heavy, Side::Reply),
                 Traffic::default()
             );
+        }
+    }
+
+    #[test]
+    fn short_count_is_the_long_one_where_it_fits() {
+        let numbers = [
+            0,
+            1,
+            31,
+            32,
+            62,
+            4_094,
+            4_095,
+            16_383,
+            16_384,
+            0xf_ffff,
+            1 << 20,
+        ];
+        for weight in [Weight::Light, Weight::Heavy] {
+            let width = if weight == Weight::Light {
+                LIGHT
+            } else {
+                HEAVY
+            };
+            for (packets, bytes) in numbers.iter().flat_map(|n| numbers.map(|m| (*n, m))) {
+                let before = Traffic {
+                    packets: packets & u64::from(mask(width.packets_bits)),
+                    bytes: bytes & u64::from(mask(width.bytes_bits)),
+                };
+                let number = if weight == Weight::Light {
+                    0
+                } else {
+                    0x155 << NUMBER_SHIFT
+                };
+                let word = width.pack(before).unwrap() | number;
+                for len in [0, 1, 60, 1_514, 16_383, 16_384, 0xf_ffff, 1 << 20, u32::MAX] {
+                    let after = width.pack(before.with(1, u64::from(len)));
+                    let expected = after.map(|after| after | number);
+                    assert_eq!(count_one(word, weight, len), expected, "{before:?} {len}");
+                }
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use super::endpoint::Endpoint;
 use super::flow_filter::FlowFilter;
 use super::version_commands::{Confirmation, RollbackRequest, RuleAddRequest, RuleRemoveRequest};
 use crate::document::Problem;
+use crate::policy::Diff;
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +119,16 @@ pub struct Applied {
     pub changes: Vec<String>,
     /// Live flows that end with it (a dry run only).
     pub ended_flows: Option<u64>,
+    /// Other live flows that the rules would no longer admit (a dry run only). Whether they live on
+    /// is up to `on_rule_removed`.
+    #[serde(default)]
+    pub refused_flows: Option<u64>,
+    /// What traffic is gained and lost (a dry run only), shortened.
+    #[serde(default)]
+    pub traffic: Option<Diff>,
+    /// Why that cannot be said (a dry run only).
+    #[serde(default)]
+    pub traffic_error: Option<String>,
     /// Warnings about the document.
     pub warnings: Vec<Problem>,
     /// It goes back unless it is confirmed.

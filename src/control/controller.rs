@@ -19,8 +19,9 @@ use super::rule_changes::{RuleChange, RuleChanges};
 use super::status::{ConntrackStatus, LinkStatus, SnapshotStatus, Status, WorkerStatus};
 use super::versions::{Origin, Tally};
 use crate::clock::{MonotonicClock, Tick};
-use crate::document::{Checked, Report, Source};
-use crate::policy::{self, Change, KnownLinks, Policy};
+use crate::document::{Checked, Problem, Report, Source};
+use crate::policy::{self, Brief, Change, KnownLinks, Policy};
+use crate::snapshot::Snapshot;
 use crate::sync::Arc;
 use crate::types::{Generation, WorkerId};
 use crate::worker::Exchange;
@@ -192,7 +193,7 @@ impl Controller {
         };
         let ControllerSetup { state, clock, .. } = &self.setup;
         let waited = state.deadline().is_some();
-        let published = match state.publish(checked.value, Origin::File, Intent::Settle, clock) {
+        let published = match self.publish(checked.value, Origin::File, Intent::Settle) {
             Ok(published) => published,
             Err(error) => {
                 return warn!(error = full(&error), %path, "policy refused; the one in force stays");
@@ -212,6 +213,24 @@ impl Controller {
             Ok(()) => info!(%generation, %path, "policy in force"),
             Err(late) => warn!(%path, "policy not yet in force everywhere: {late}"),
         }
+    }
+
+    fn publish(
+        &self,
+        policy: Policy,
+        origin: Origin,
+        intent: Intent,
+    ) -> Result<Published, PublishError> {
+        let ControllerSetup {
+            state,
+            exchange,
+            clock,
+            ..
+        } = &self.setup;
+        let published = state.publish(policy, origin, intent, exchange.swept(), clock)?;
+        // Who sleeps has connections to end too, where the policy took their address.
+        exchange.wake_all();
+        Ok(published)
     }
 
     fn is_as_saved(&self) -> bool {
@@ -248,21 +267,11 @@ impl Controller {
             let next = state
                 .try_compile(&policy)
                 .map_err(|error| refuse(error.into()))?;
-            let ended = flows::count_ended(&self.setup.exchange, &next).map_err(Refusal::new)?;
-            return Ok(Applied {
-                generation: state.snapshot().generation().0,
-                unchanged: true,
-                microseconds: 0,
-                changes: changes(&state.policy(), &policy),
-                ended_flows: Some(ended),
-                warnings,
-                confirmation: None,
-            });
+            return self.dry_run(&policy, &next, warnings);
         }
         let origin = Origin::Apply(request.name.clone());
-        let intent = request.intent();
-        let published = state
-            .publish(policy, origin, intent, clock)
+        let published = self
+            .publish(policy, origin, request.intent())
             .map_err(refuse)?;
         let pending = state.view().pending;
         let pending = pending.filter(|pending| pending.generation == published.generation);
@@ -293,8 +302,42 @@ impl Controller {
             microseconds: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
             changes: texts(&self.note_changes(&published)),
             ended_flows: None,
+            refused_flows: None,
+            traffic: None,
+            traffic_error: None,
             warnings,
             confirmation: self.confirmation(pending.as_ref()),
+        })
+    }
+
+    /// What a policy would change, given its compiled form.
+    fn dry_run(
+        &self,
+        policy: &Policy,
+        next: &Snapshot,
+        warnings: Vec<Problem>,
+    ) -> Result<Applied, Refusal> {
+        let state = &self.setup.state;
+        let effects = flows::count_effects(&self.setup.exchange, next).map_err(Refusal::new)?;
+        let in_force = state.policy();
+        let (traffic, traffic_error) = match policy::diff(&in_force, policy) {
+            Ok(mut diff) => {
+                diff.shorten(Brief::SHORT);
+                (Some(diff), None)
+            }
+            Err(error) => (None, Some(full(&error))),
+        };
+        Ok(Applied {
+            generation: state.snapshot().generation().0,
+            unchanged: true,
+            microseconds: 0,
+            changes: changes(&in_force, policy),
+            ended_flows: Some(effects.ended),
+            refused_flows: Some(effects.refused),
+            traffic,
+            traffic_error,
+            warnings,
+            confirmation: None,
         })
     }
 

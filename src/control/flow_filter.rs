@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::conntrack::{FlowState, FlowView};
 use crate::packet::End;
 use crate::snapshot::Snapshot;
-use crate::types::{Direction, InterfaceSlot, protocol};
+use crate::types::{InterfaceSlot, protocol};
 
 /// What a flow has to be. All that is given has to hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,16 +128,8 @@ impl<'a> FlowMatcher<'a> {
     }
 }
 
-/// Which end of a flow is the interface.
-pub(super) fn inside_end(flow: &FlowView) -> End {
-    match flow.head.direction {
-        Direction::Egress => flow.head.opener,
-        Direction::Ingress => flow.head.opener.opposite(),
-    }
-}
-
 fn peer_of(flow: &FlowView) -> IpAddr {
-    let (address, _) = flow.key.end(inside_end(flow).opposite());
+    let (address, _) = flow.key.end(flow.head.inside_end().opposite());
     address.into()
 }
 

@@ -9,12 +9,12 @@ use crossbeam::channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 
 use super::command::{FlowCursor, FlowsRequest};
-use super::flow_filter::{FlowMatcher, inside_end};
+use super::flow_filter::FlowMatcher;
 use crate::clock::{MonotonicClock, Tick};
 use crate::conntrack::FlowView;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Decision, FlowSeat, InterfaceRef, Question, Snapshot};
 use crate::types::{WorkerId, protocol};
-use crate::worker::{Exchange, FlowPage, WorkerCommand};
+use crate::worker::{Exchange, FLOW_ENDS_MAX, FlowPage, WorkerCommand};
 
 /// A worker answers within a turn, and a sleeper is woken; past this it is stuck.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -166,8 +166,13 @@ pub(super) fn list(
             wanted.truncate(request.limit.saturating_sub(rows.len()));
         }
         if request.end && !wanted.is_empty() {
-            let keys = wanted.iter().map(|flow| flow.key).collect();
-            let ended = ask(exchange, worker, |reply| WorkerCommand::End(keys, reply))?;
+            let mut ended = Vec::with_capacity(wanted.len());
+            for some in wanted.chunks(FLOW_ENDS_MAX) {
+                let keys = some.iter().map(|flow| flow.key).collect();
+                ended.extend(ask(exchange, worker, |reply| {
+                    WorkerCommand::End(keys, reply)
+                })?);
+            }
             // Some may have ended by themselves meanwhile. The order stays.
             let mut ended = ended.iter().peekable();
             wanted.retain(|flow| ended.next_if(|key| **key == flow.key).is_some());
@@ -220,28 +225,68 @@ fn describe(worker: WorkerId, flow: &FlowView, snapshot: &Snapshot, links: &[Str
     }
 }
 
-/// How many live flows a snapshot would end at once: those whose address at the interface is no
-/// longer that interface's.
+/// What a policy would do to live flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FlowEffects {
+    /// Flows that end at once: their address at the interface is no longer that interface's.
+    pub(super) ended: u64,
+    /// Others that the rules would no longer admit.
+    pub(super) refused: u64,
+}
+
+/// Counts what a snapshot would do to live flows.
 ///
 /// # Errors
 /// One line where a worker does not answer.
-pub(super) fn count_ended(exchange: &Exchange, next_policy: &Snapshot) -> Result<u64, String> {
-    let mut ended = 0;
+pub(super) fn count_effects(
+    exchange: &Exchange,
+    next_policy: &Snapshot,
+) -> Result<FlowEffects, String> {
+    let mut effects = FlowEffects::default();
     let mut next = Some(FlowCursor::default());
+    // Bound: the slots of all shards.
     while let Some(from) = next {
         let page = fetch_page(exchange, from)?;
-        for flow in &page.rows {
-            ended += u64::from(!still_owned(flow, next_policy));
+        for flow in page.rows.iter().filter(|flow| !flow.head.is_tombstone) {
+            match owner_in(flow, next_policy) {
+                None => effects.ended += 1,
+                Some(interface) => {
+                    let question = opener_question(flow);
+                    let direction = flow.head.direction;
+                    let decision = next_policy.decide(interface, direction, &question);
+                    effects.refused += u64::from(decision == Decision::Deny);
+                }
+            }
         }
         next = after(exchange, from, &page);
     }
-    Ok(ended)
+    Ok(effects)
 }
 
-fn still_owned(flow: &FlowView, next: &Snapshot) -> bool {
-    let (address, _) = flow.key.end(inside_end(flow));
-    let owner = next.interface_of(flow.key.link, flow.key.vlan, address);
-    owner.and_then(|owner| next.slot(owner)) == Some(flow.head.interface)
+/// The flow's interface, if the flow still stands under a policy.
+fn owner_in(flow: &FlowView, next: &Snapshot) -> Option<InterfaceRef> {
+    next.seat(&FlowSeat {
+        key: &flow.key,
+        inside: flow.head.inside_end(),
+        interface: flow.head.interface,
+        judged_low: flow.head.generation_low,
+    })
+}
+
+/// What the packet that opened a flow asked.
+fn opener_question(flow: &FlowView) -> Question {
+    let (remote, _) = flow.key.end(flow.head.inside_end().opposite());
+    let (_, asked_port) = flow.key.end(flow.head.opener.opposite());
+    let service = match flow.key.protocol {
+        // Of a query the answering end's port is the type.
+        protocol::ICMP | protocol::ICMPV6 => asked_port << 8 | u16::from(flow.head.query_code),
+        _ => asked_port,
+    };
+    Question {
+        remote,
+        protocol: flow.key.protocol,
+        service,
+    }
 }
 
 fn protocol_name(number: u8) -> String {

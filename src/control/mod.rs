@@ -36,7 +36,7 @@ pub use publish::{
     ConfirmError, Intent, NotLive, PolicyState, PublishError, Published, RollbackError, View,
 };
 pub use server::{Server, ServerError, SocketOwner};
-pub use status::{LinkStatus, PortStatus, QueueStatus, Status};
+pub use status::{EvictedBy, LinkStatus, PortStatus, QueueStatus, Status};
 pub use version_commands::{
     Confirmation, Confirmed, History, RollbackRequest, RolledBack, RuleAddRequest, RuleChanged,
     RuleRemoveRequest, RuleRow, VersionRow,

@@ -206,7 +206,8 @@ impl PolicyState {
         }
     }
 
-    /// Publishes a policy. The same content again keeps its generation.
+    /// Publishes a policy. The same content again keeps its generation. `swept`: up to which
+    /// generation no worker has a flow left that lost its address.
     ///
     /// # Errors
     /// See [`PublishError`]; nothing has changed then.
@@ -215,6 +216,7 @@ impl PolicyState {
         mut policy: Policy,
         origin: Origin,
         intent: Intent,
+        swept: Generation,
         clock: &MonotonicClock,
     ) -> Result<Published, PublishError> {
         let mut compiler = lock(&self.compiler);
@@ -226,7 +228,7 @@ impl PolicyState {
         } else {
             Arc::new(policy)
         };
-        Ok(self.replace(&mut compiler, policy, origin, intent, clock)?)
+        Ok(self.replace(&mut compiler, policy, origin, intent, swept, clock)?)
     }
 
     /// Publishes what `edit` makes of the policy in force; the same pointer is no change.
@@ -235,13 +237,14 @@ impl PolicyState {
     /// See [`PublishError`]; nothing has changed then.
     pub fn edit(
         &self,
+        swept: Generation,
         clock: &MonotonicClock,
         edit: impl FnOnce(Arc<Policy>) -> (Arc<Policy>, Origin),
     ) -> Result<Published, PublishError> {
         let mut compiler = lock(&self.compiler);
         self.refuse_while_waiting(&Intent::Change, clock)?;
         let (policy, origin) = edit(self.policy());
-        Ok(self.replace(&mut compiler, policy, origin, Intent::Change, clock)?)
+        Ok(self.replace(&mut compiler, policy, origin, Intent::Change, swept, clock)?)
     }
 
     /// Publishes the content of a former version: of a generation, else of the version before. To
@@ -252,12 +255,14 @@ impl PolicyState {
     pub fn roll_back(
         &self,
         to: Option<Generation>,
+        swept: Generation,
         clock: &MonotonicClock,
     ) -> Result<(Published, Generation), RollbackError> {
         let mut compiler = lock(&self.compiler);
         let (policy, generation) = lock(&self.current).target(to)?;
         let origin = Origin::Rollback(generation);
-        let published = self.replace(&mut compiler, policy, origin, Intent::Settle, clock)?;
+        let published =
+            self.replace(&mut compiler, policy, origin, Intent::Settle, swept, clock)?;
         Ok((published, generation))
     }
 
@@ -267,6 +272,7 @@ impl PolicyState {
     /// As [`PolicyState::publish`]; the change then still waits, and cannot be confirmed.
     pub fn expire(
         &self,
+        swept: Generation,
         clock: &MonotonicClock,
     ) -> Result<Option<(Published, Pending)>, CompileError> {
         let mut compiler = lock(&self.compiler);
@@ -276,7 +282,8 @@ impl PolicyState {
         };
         let origin = Origin::AutoRollback(pending.before_generation);
         let policy = Arc::clone(&pending.before);
-        let published = self.replace(&mut compiler, policy, origin, Intent::Settle, clock)?;
+        let published =
+            self.replace(&mut compiler, policy, origin, Intent::Settle, swept, clock)?;
         Ok(Some((published, pending)))
     }
 
@@ -339,6 +346,7 @@ impl PolicyState {
         policy: Arc<Policy>,
         origin: Origin,
         intent: Intent,
+        swept: Generation,
         clock: &MonotonicClock,
     ) -> Result<Published, CompileError> {
         let (before, generation) = {
@@ -358,6 +366,7 @@ impl PolicyState {
             (Arc::clone(&current.policy), generation)
         };
         let started = clock.now();
+        compiler.forget_changes(swept);
         let snapshot = compiler.compile(&policy, &self.link_names(), generation.next())?;
         let compile_time = clock.now().since(started);
         let mut current = lock(&self.current);

@@ -88,6 +88,7 @@ impl RuleChanges {
         &self,
         changes: Vec<RuleChange>,
         state: &PolicyState,
+        swept: Generation,
         clock: &MonotonicClock,
     ) -> Vec<Outcome> {
         let (answer, mine) = bounded(1);
@@ -99,7 +100,7 @@ impl RuleChanges {
         // Mine is among them: only who has the turn takes.
         let batch = std::mem::take(&mut *lock(&self.waiting));
         let all: Vec<&RuleChange> = batch.iter().flat_map(|one| &one.changes).collect();
-        let mut publish = |part: &[&RuleChange]| publish(&mut editor, part, state, clock);
+        let mut publish = |part: &[&RuleChange]| publish(&mut editor, part, state, swept, clock);
         let mut outcomes = publish_parts(&all, &mut publish).into_iter();
         for one in &batch {
             let own = outcomes.by_ref().take(one.changes.len()).collect();
@@ -138,11 +139,12 @@ fn publish(
     editor: &mut Option<RuleEditor>,
     batch: &[&RuleChange],
     state: &PolicyState,
+    swept: Generation,
     clock: &MonotonicClock,
 ) -> Attempt {
     let mut made: Vec<Result<Made, Refusal>> = Vec::with_capacity(batch.len());
     let (mut added, mut removed) = (0, 0);
-    let published = state.edit(clock, |in_force| {
+    let published = state.edit(swept, clock, |in_force| {
         // Another policy was published since, or the last publication was refused.
         let known = editor.take_if(|editor| Arc::ptr_eq(editor.policy(), &in_force));
         let editor = editor.insert(known.unwrap_or_else(|| RuleEditor::new(in_force)));
@@ -255,7 +257,7 @@ mod tests {
                         let port = 100 * caller + step;
                         // The second is refused: the same again.
                         let batch = vec![add(port), add(port), add(5000 + port)];
-                        let outcomes = changes.make(batch, state, clock);
+                        let outcomes = changes.make(batch, state, Generation(0), clock);
                         assert!(outcomes[1].is_err() && outcomes.len() == 3);
                         let edited = outcomes[2].as_ref().unwrap();
                         let wanted = format!("tcp {}, 10.0.0.0/8", 5000 + port);
@@ -276,10 +278,10 @@ mod tests {
     fn another_policy_in_between_is_built_upon() {
         let (state, clock) = state();
         let changes = RuleChanges::default();
-        changes.make(vec![add(1)], &state, &clock);
-        state.roll_back(None, &clock).unwrap();
+        changes.make(vec![add(1)], &state, Generation(0), &clock);
+        state.roll_back(None, Generation(0), &clock).unwrap();
         assert_eq!(rules_of(&state), 0);
-        let outcomes = changes.make(vec![add(1), add(2)], &state, &clock);
+        let outcomes = changes.make(vec![add(1), add(2)], &state, Generation(0), &clock);
         assert!(outcomes.iter().all(Result::is_ok));
         assert_eq!(rules_of(&state), 2);
     }

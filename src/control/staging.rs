@@ -62,8 +62,13 @@ impl Controller {
     }
 
     fn take_back(&self) {
-        let super::ControllerSetup { state, clock, .. } = &self.setup;
-        let (published, pending) = match state.expire(clock) {
+        let super::ControllerSetup {
+            state,
+            exchange,
+            clock,
+            ..
+        } = &self.setup;
+        let (published, pending) = match state.expire(exchange.swept(), clock) {
             Ok(Some(done)) => done,
             // Settled in the meantime.
             Ok(None) => return,
@@ -75,6 +80,8 @@ impl Controller {
                 return thread::sleep(RETRY_PAUSE);
             }
         };
+        // Who sleeps may have connections to end, where the policy took their address.
+        exchange.wake_all();
         let (staged, generation) = (pending.generation, published.generation);
         warn!(%staged, %generation, "not confirmed in time: the version before is in force again");
         let changes = policy::changes(&published.before, &pending.before);
@@ -100,16 +107,24 @@ impl Controller {
     }
 
     pub(super) fn roll_back(&self, request: RollbackRequest) -> Result<RolledBack, Refusal> {
-        let super::ControllerSetup { state, clock, .. } = &self.setup;
+        let super::ControllerSetup {
+            state,
+            exchange,
+            clock,
+            ..
+        } = &self.setup;
         let started = clock.now();
-        let (published, content_of) = state
-            .roll_back(request.generation.map(Generation), clock)
-            .map_err(|error| {
-                Refusal::new(format!(
-                    "refused, the policy in force stays: {}",
-                    full(&error)
-                ))
-            })?;
+        let to = request.generation.map(Generation);
+        let (published, content_of) =
+            state
+                .roll_back(to, exchange.swept(), clock)
+                .map_err(|error| {
+                    Refusal::new(format!(
+                        "refused, the policy in force stays: {}",
+                        full(&error)
+                    ))
+                })?;
+        exchange.wake_all();
         self.deadlines.wake();
         let generation = published.generation;
         let timeout = Duration::from_millis(request.timeout_ms);
@@ -159,11 +174,16 @@ impl Controller {
         if changes.is_empty() {
             return Vec::new();
         }
-        let super::ControllerSetup { state, clock, .. } = &self.setup;
+        let super::ControllerSetup {
+            state,
+            exchange,
+            clock,
+            ..
+        } = &self.setup;
         let started = clock.now();
         let timeouts = changes.iter().map(RuleChange::timeout_ms);
         let timeout = Duration::from_millis(timeouts.max().unwrap_or(0));
-        let outcomes = self.rules.make(changes, state, clock);
+        let outcomes = self.rules.make(changes, state, exchange.swept(), clock);
         let published = |outcome: &Outcome| outcome.as_ref().ok().map(|edited| edited.generation);
         // The workers take the generations up in their order.
         let late = outcomes.iter().filter_map(published).max().map(|last| {

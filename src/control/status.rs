@@ -120,8 +120,29 @@ pub struct ConntrackStatus {
     pub evicted: u64,
     /// New flows refused for want of room.
     pub refused: u64,
+    /// The same by what they were.
+    pub evicted_by: EvictedBy,
+    /// New flows that their interface's limit refused.
+    pub limited: u64,
     /// TCP connections that a rule let in without their SYN.
     pub picked_up: u64,
+    /// As AWS counts it: new flows that were refused, for want of room or by a limit.
+    pub conntrack_allowance_exceeded: u64,
+    /// As AWS counts it: flows that can still be opened, in place of those too that give way.
+    pub conntrack_allowance_available: u64,
+}
+
+/// Flows that gave way to new ones, in the order in which they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvictedBy {
+    /// Untracked flows, which pass without an entry.
+    pub untracked: u64,
+    /// Closed connections.
+    pub closed: u64,
+    /// Flows that had no answer.
+    pub unanswered: u64,
+    /// TCP handshakes that were under way.
+    pub half_open: u64,
 }
 
 /// The compiled policy.
@@ -179,7 +200,11 @@ impl ConntrackStatus {
             max_flows,
             evicted: 0,
             refused: 0,
+            evicted_by: EvictedBy::default(),
+            limited: 0,
             picked_up: 0,
+            conntrack_allowance_exceeded: 0,
+            conntrack_allowance_available: 0,
         }
     }
 
@@ -189,5 +214,13 @@ impl ConntrackStatus {
         self.evicted += shard.evicted;
         self.refused += shard.refused;
         self.picked_up += shard.picked_up;
+        self.limited += shard.limited;
+        let [untracked, closed, unanswered, half_open] = shard.evicted_by;
+        self.evicted_by.untracked += untracked;
+        self.evicted_by.closed += closed;
+        self.evicted_by.unanswered += unanswered;
+        self.evicted_by.half_open += half_open;
+        self.conntrack_allowance_exceeded += shard.refused + shard.limited;
+        self.conntrack_allowance_available += shard.available;
     }
 }

@@ -49,11 +49,7 @@ pub fn shard_config(conntrack: &config::Conntrack, shards: u32, seed: [u64; 2]) 
     let times = &conntrack.timeouts;
     ShardConfig {
         max_flows: conntrack.max_flows.div_ceil(shards.max(1)),
-        per_interface: PerInterface {
-            max_flows: conntrack.per_interface.max_flows,
-            new_per_second: conntrack.per_interface.new_per_second,
-        }
-        .divided(shards),
+        per_interface: per_interface(conntrack.per_interface, shards),
         timeouts: Timeouts {
             tcp_syn_sent: times.tcp_syn_sent,
             tcp_syn_received: times.tcp_syn_received,
@@ -73,6 +69,19 @@ pub fn shard_config(conntrack: &config::Conntrack, shards: u32, seed: [u64; 2]) 
         },
         tcp_strict: conntrack.tcp_strict,
         seed,
+    }
+}
+
+/// The share of one of `shards`. Flows are counted in any case: a policy may give an interface a
+/// limit at any time, and what it has by then counts.
+fn per_interface(limits: config::PerInterface, shards: u32) -> PerInterface {
+    let limits = PerInterface {
+        max_flows: limits.max_flows,
+        new_per_second: limits.new_per_second,
+    };
+    match limits == PerInterface::default() {
+        true => PerInterface::COUNTED,
+        false => limits.divided(shards),
     }
 }
 

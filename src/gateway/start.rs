@@ -149,10 +149,13 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
         }),
         clock,
     }));
-    let reload = serve(&server, &controller)?;
-    let changed = reload.clone();
-    watch_file(&config.policy, move || changed.ask(ReloadCause::File))?;
-    reload.ask(ReloadCause::Start);
+    let reload = start_threads(&controller, &config.policy)?;
+    // What was written since it was read, before anybody can apply a policy: one that is applied
+    // stays in force until the file changes.
+    controller.reload(ReloadCause::Start);
+    server
+        .serve(Arc::clone(&controller))
+        .map_err(system("cannot serve the control socket"))?;
     notify(NotifyState::Ready);
     info!(socket = %config.control_socket.display(), "ready: every port forwards");
     for signal in signals.forever() {
@@ -177,15 +180,15 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     Ok(())
 }
 
-/// Starts the threads of the control side.
-fn serve(server: &Server, controller: &Arc<Controller>) -> Result<Reloads, GatewayError> {
+/// Starts the threads of the control side that no client needs.
+fn start_threads(controller: &Arc<Controller>, policy: &Path) -> Result<Reloads, GatewayError> {
     controller
         .watch_deadlines()
         .map_err(system("cannot start the watch of confirmations"))?;
-    server
-        .serve(Arc::clone(controller))
-        .map_err(system("cannot serve the control socket"))?;
-    start_reloads(controller).map_err(system("cannot start the reloads"))
+    let reload = start_reloads(controller).map_err(system("cannot start the reloads"))?;
+    let changed = reload.clone();
+    watch_file(policy, move || changed.ask(ReloadCause::File))?;
+    Ok(reload)
 }
 
 /// Asks for reloads of the policy; they are made on a thread of their own, one at a time, so that

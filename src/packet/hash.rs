@@ -8,15 +8,15 @@
 //! be chosen that shares a bucket. Everything of a key goes into its words without loss.
 //!
 //! ```text
-//!  IPv4   a = low | high   b = ports, protocol, kind, link   c = VLAN
-//!         mix(mix(a, b), c)                    two multiplications, one after the other
+//!  a = low | high   b = ports, VLAN, family   c = protocol, link, kind     (packed.rs)
+//!  IPv4   mix(mix(a, b), c)                    two multiplications, one after the other
 //!  IPv6   mix(mix(mix(low) ^ mix(high), b), c) four, of which the first two run side by side
 //! ```
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::flow_key::FlowKey;
-use super::headers::{Family, VlanTags};
+use super::packed::{LongAddresses, PackedKey};
 
 /// Odd constants without structure (digits of π), so that the seeds' four derived secrets differ
 /// even for a seed of zeros.
@@ -26,6 +26,9 @@ const SALTS: [u64; 4] = [
     0xa409_3822_299f_31d1,
     0x082e_fa98_ec4e_6c89,
 ];
+
+/// An odd multiplier loses nothing; this is 2⁶⁴ over the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Hashes flow keys under a secret seed.
 #[derive(Clone, Copy, Debug)]
@@ -67,38 +70,27 @@ impl FlowHasher {
     #[must_use]
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
-        let [first, second, third, fourth] = self.secrets;
-        let service = service_word(key);
-        let vlan = vlan_word(key.vlan);
-        let addresses = match key.family {
-            // IPv4 addresses are the low 32 bits.
-            Family::V4 => {
-                let both = low_half(key.low) << 32 | low_half(key.high);
-                mix(both ^ first, service ^ second)
-            }
-            Family::V6 => {
-                let low = mix(low_half(key.low) ^ first, high_half(key.low) ^ second);
-                let high = mix(low_half(key.high) ^ third, high_half(key.high) ^ fourth);
-                mix(low ^ high ^ first, service ^ fourth)
-            }
-        };
-        mix(addresses ^ third, vlan ^ fourth)
+        let (packed, beside) = PackedKey::of(key);
+        self.hash_packed(&packed, &beside)
     }
-}
 
-/// Everything of a key but addresses and VLAN. Not the family: the two are mixed in other ways.
-#[inline]
-fn service_word(key: &FlowKey) -> u64 {
-    let ports = u64::from(key.low_port) << 16 | u64::from(key.high_port);
-    let kind = u64::from(key.kind.number());
-    (ports << 24) | (u64::from(key.protocol) << 16) | (kind << 8) | u64::from(key.link.0)
-}
-
-/// Both tags; an absent one differs from any id.
-#[inline]
-fn vlan_word(vlan: VlanTags) -> u64 {
-    let tag = |id: Option<u16>| id.map_or(0, |id| u64::from(id) | 1 << 16);
-    tag(vlan.outer) << 32 | tag(vlan.inner)
+    /// The hash of a key that is packed already.
+    #[must_use]
+    #[inline]
+    pub fn hash_packed(&self, key: &PackedKey, beside: &LongAddresses) -> u64 {
+        let [first, second, third, fourth] = self.secrets;
+        let mixed = if key.is_v6() {
+            let [low, high] = *beside;
+            let low = mix(low_half(low) ^ first, high_half(low) ^ second);
+            let high = mix(low_half(high) ^ third, high_half(high) ^ fourth);
+            mix(low ^ high ^ first, key.numbers ^ fourth)
+        } else {
+            mix(key.addresses ^ first, key.numbers ^ second)
+        };
+        // Spread, since one multiplication does not carry its few bits to all of the hash.
+        let service = u64::from(key.service).wrapping_mul(SPREAD);
+        mix(mixed ^ third, service ^ fourth)
+    }
 }
 
 /// The full product of two words, its halves xored. `wrapping_mul` cannot wrap here.
@@ -123,6 +115,7 @@ fn high_half(bits: u128) -> u64 {
 mod tests {
     use super::*;
     use crate::packet::flow_key::KeyKind;
+    use crate::packet::headers::{Family, VlanTags};
     use crate::types::{LinkId, protocol};
 
     const SEED: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];

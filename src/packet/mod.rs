@@ -16,16 +16,23 @@
     )
 )]
 
+mod brief;
 pub mod build;
 mod flow_key;
 mod hash;
 mod headers;
+mod packed;
 mod parse;
 
+pub use brief::Brief;
 pub use flow_key::{End, FlowKey, KeyKind};
 pub use hash::FlowHasher;
 pub use headers::{
     Address, Addresses, ArpPacket, Family, Fragment, IpPacket, Malformed, Parsed, TcpFlags,
     TcpHeader, Transport, VlanTags,
 };
-pub use parse::{IPV6_EXT_HEADERS_MAX, VLAN_TAGS_MAX, is_icmp_error, parse, parse_quoted};
+pub use packed::{LongAddresses, PackedKey};
+pub use parse::{
+    BriefPlace, IPV6_EXT_HEADERS_MAX, VLAN_TAGS_MAX, is_icmp_error, parse, parse_brief,
+    parse_quoted,
+};

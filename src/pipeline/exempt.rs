@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::packet::{Address, Addresses, ArpPacket, Fragment, IpPacket, Transport};
+use crate::packet::{
+    Address, Addresses, ArpPacket, Brief, Fragment, IpPacket, LongAddresses, Transport,
+};
 use crate::types::{PortSide, protocol};
 
 /// The `[exempt]` section, ready for the packet path.
@@ -104,6 +106,13 @@ impl ExemptRules {
             return Exemption::Exempt;
         }
         by_default
+    }
+
+    /// Whether what is listed is about a common packet. Nothing else exempts one: `parse_brief`
+    /// leaves DHCP out.
+    #[inline]
+    pub(super) fn lists(&self, packet: &Brief, beside: &LongAddresses, side: PortSide) -> bool {
+        self.any_listed && self.is_listed(&packet.packet(beside), side)
     }
 
     #[cold]

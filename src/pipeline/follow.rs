@@ -1,10 +1,10 @@
 //! The verdict for packets that follow another: fragments after their first, and ICMP errors after
 //! the packet that they quote.
 
-use super::judge::{Judge, inside_end};
+use super::judge::Judge;
 use super::outcome::{Arrival, Outcome};
 use crate::conntrack::{Admission, FlowClass, FragmentedFlow};
-use crate::packet::{End, FlowKey, Fragment, IpPacket, Transport};
+use crate::packet::{End, FlowKey, Fragment, IpPacket};
 use crate::types::{Direction, DropReason, PassReason, PortSide, Verdict};
 
 /// The packet that an ICMP error quotes.
@@ -18,7 +18,7 @@ pub(super) struct Quote {
 
 impl Judge<'_> {
     /// A fragment whose flow is known: judged like the first of its datagram, by the same flow or
-    /// the same question. It moves no TCP state: that would need bytes that are not in it.
+    /// the same question. What it moves of the flow is the table's to know.
     #[cold]
     #[inline(never)]
     pub(super) fn piece(
@@ -38,19 +38,7 @@ impl Judge<'_> {
         let hash = self.shard.hash(&key);
         let is_first = matches!(packet.fragment, Fragment::First { .. });
         match self.find(&key, hash) {
-            Some(index) => {
-                let is_tcp = matches!(packet.transport, Transport::Tcp(_));
-                let transport = if is_first && !is_tcp {
-                    packet.transport
-                } else {
-                    Transport::Other
-                };
-                let tracked = IpPacket {
-                    transport,
-                    ..*packet
-                };
-                self.hit(index, packet, &tracked, arrival, from)
-            }
+            Some(index) => self.hit(index, packet, arrival, from),
             None if is_first => self.miss(packet, arrival, &key, from, hash),
             None => self.orphan(packet, arrival, from, flow.admission),
         }
@@ -74,6 +62,10 @@ impl Judge<'_> {
         };
         let needs_entry = ruling.class == FlowClass::Tracked;
         match admission {
+            // Between hosts of the link: its first one opened nothing either.
+            Admission::Open if !self.has_entry(packet, arrival, from, ruling) => {
+                self.outcome(interface, direction, ruling)
+            }
             Admission::Open if needs_entry => {
                 self.denied(interface, direction, DropReason::Fragment)
             }
@@ -111,10 +103,10 @@ impl Judge<'_> {
         let hash = self.shard.hash(key);
         if let Some(index) = self.find(key, hash) {
             let head = self.shard.head(index);
-            if (*from == inside_end(&head)) != was_from_inside {
+            if (*from == head.inside_end()) != was_from_inside {
                 return false;
             }
-            if !head.is_tombstone {
+            if self.shard.can_relate(index, packet, *from, self.now) {
                 return true;
             }
             if head.class == FlowClass::Tracked {
@@ -126,9 +118,7 @@ impl Judge<'_> {
         } else {
             (packet.addresses.destination(), Direction::Ingress)
         };
-        let owner = self
-            .snapshot
-            .interface_of(arrival.link, packet.vlan, inside);
+        let owner = self.owner(arrival.link, packet.vlan, inside);
         let ruling = owner.and_then(|owner| self.rule(owner, direction, packet, *from));
         ruling.is_some_and(|ruling| ruling.class == FlowClass::Untracked)
     }

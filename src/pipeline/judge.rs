@@ -7,7 +7,7 @@ use crate::conntrack::{
     Admission, FlowClass, FlowHash, FlowHead, FlowIndex, NewFlow, OpenError, Shard, Track,
 };
 use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport, VlanTags};
-use crate::snapshot::{Decision, InterfaceRef, Question, Snapshot};
+use crate::snapshot::{Decision, FlowSeat, InterfaceRef, Question, Snapshot};
 use crate::types::{
     Direction, DropReason, LinkId, PassReason, PortSide, RuleSlot, Verdict, protocol,
 };
@@ -96,6 +96,16 @@ pub fn question_of(packet: &IpPacket, direction: Direction) -> Question {
     }
 }
 
+/// Why a packet of a flow with an entry passes.
+#[inline]
+pub(super) fn reason_of(class: FlowClass) -> PassReason {
+    match class {
+        FlowClass::Tracked => PassReason::Tracked,
+        FlowClass::Untracked => PassReason::Untracked,
+        FlowClass::Unenforced => PassReason::Unenforced,
+    }
+}
+
 /// What the rules say, and for which flow: a reply of an untracked flow is judged as its opener.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ruling {
@@ -135,7 +145,7 @@ impl Judge<'_> {
         hash: FlowHash,
     ) -> Outcome {
         match self.find(key, hash) {
-            Some(index) => self.hit(index, packet, packet, arrival, from),
+            Some(index) => self.hit(index, packet, arrival, from),
             None => self.miss(packet, arrival, key, from, hash),
         }
     }
@@ -145,37 +155,31 @@ impl Judge<'_> {
     pub(super) fn find(&mut self, key: &FlowKey, hash: FlowHash) -> Option<FlowIndex> {
         let index = self.shard.find(key, hash, self.now)?;
         let head = self.shard.head(index);
-        if !self.is_current(&head) && !self.refresh(index, &head, key, inside_end(&head)) {
+        if !self.is_current(&head) && !self.refresh(index, &head, key, head.inside_end()) {
             self.shard.end(index);
             return None;
         }
         Some(index)
     }
 
-    /// A packet of a flow that has an entry. The table is told of `tracked`: the packet itself,
-    /// or what it is allowed to see of it.
+    /// A packet of a flow that has an entry.
     #[inline]
     pub(super) fn hit(
         &mut self,
         index: FlowIndex,
         packet: &IpPacket,
-        tracked: &IpPacket,
         arrival: Arrival,
         from: End,
     ) -> Outcome {
         let head = self.shard.head(index);
-        if (from == inside_end(&head)) != (arrival.side == PortSide::Inside) {
+        if (from == head.inside_end()) != (arrival.side == PortSide::Inside) {
             // The right numbers on the wrong port. Of a flow with an entry one end is registered
             // here and the other is not, so this is spoofed or unregistered.
             return self.stateless(packet, arrival);
         }
         let length = arrival.original_len;
-        let verdict = match self.shard.track(index, tracked, from, length, self.now) {
-            Track::Pass => Verdict::Pass(match head.class {
-                FlowClass::Tracked => PassReason::Tracked,
-                FlowClass::Untracked => PassReason::Untracked,
-                FlowClass::Unenforced => PassReason::Unenforced,
-            }),
+        let verdict = match self.shard.track(index, packet, from, length, self.now) {
+            Track::Pass => Verdict::Pass(reason_of(head.class)),
             Track::Invalid => Verdict::Drop(DropReason::Invalid),
             Track::Reopen => return self.reopen(index, packet, arrival, from),
         };
@@ -300,7 +304,12 @@ impl Judge<'_> {
 
     /// The interface that owns an address. Nobody owns a group or the broadcast, even where it lies
     /// inside of a prefix that somebody owns (contract, "Direction").
-    fn owner(&self, link: LinkId, vlan: VlanTags, address: Address) -> Option<InterfaceRef> {
+    pub(super) fn owner(
+        &self,
+        link: LinkId,
+        vlan: VlanTags,
+        address: Address,
+    ) -> Option<InterfaceRef> {
         if address.is_multicast_or_broadcast() {
             return None;
         }
@@ -312,7 +321,13 @@ impl Judge<'_> {
     ///   spoofed, and what comes back from inside is that host's egress: nothing is a reply.
     /// - Seen first by a reply, which only untracked flows let pass: states and counters are told
     ///   from the opener's packets. Untracked flows need no entry.
-    fn has_entry(&self, packet: &IpPacket, arrival: Arrival, from: End, ruling: Ruling) -> bool {
+    pub(super) fn has_entry(
+        &self,
+        packet: &IpPacket,
+        arrival: Arrival,
+        from: End,
+        ruling: Ruling,
+    ) -> bool {
         let is_local = arrival.side == PortSide::Inside && {
             let destination = packet.addresses.destination();
             self.owner(arrival.link, packet.vlan, destination).is_some()
@@ -422,11 +437,11 @@ impl Judge<'_> {
 
     /// Holds an entry of an older generation against this one; `false` ends it.
     ///
-    /// One end has to be the same interface's still, and the other nobody's on this link. A
-    /// tracked flow then lives on, or is judged again as it was opened (`revalidate`). An untracked
-    /// one has to be untracked by now too. An unenforced one becomes what the rules make of its
-    /// opener by now: policies are tried in audit mode, and the connections of that time are not
-    /// cut when it ends.
+    /// One end has to have been the same interface's ever since, and the other nobody's on this
+    /// link ([`Snapshot::seat`]). A tracked flow then lives on, or is judged again as it was opened
+    /// (`revalidate`). An untracked one has to be untracked by now too. An unenforced one becomes
+    /// what the rules make of its opener by now: policies are tried in audit mode, and the
+    /// connections of that time are not cut when it ends.
     #[cold]
     #[inline(never)]
     fn refresh(
@@ -436,17 +451,15 @@ impl Judge<'_> {
         key: &FlowKey,
         inside_end: End,
     ) -> bool {
-        let owner = |end| {
-            let (address, _) = key.end(end);
-            self.owner(key.link, key.vlan, address)
+        let seat = FlowSeat {
+            key,
+            inside: inside_end,
+            interface: head.interface,
+            judged_low: head.generation_low,
         };
-        let Some(interface) = owner(inside_end) else {
+        let Some(interface) = self.snapshot.seat(&seat) else {
             return false;
         };
-        let is_same = self.snapshot.slot(interface) == Some(head.interface);
-        if !is_same || owner(inside_end.opposite()).is_some() {
-            return false;
-        }
         let decide = || {
             let question = opener_question(key, head);
             self.snapshot.decide(interface, head.direction, &question)
@@ -515,13 +528,6 @@ impl Judge<'_> {
 )]
 fn generation_low(snapshot: &Snapshot) -> u32 {
     snapshot.generation().0 as u32
-}
-
-pub(super) fn inside_end(head: &FlowHead) -> End {
-    match head.direction {
-        Direction::Egress => head.opener,
-        Direction::Ingress => head.opener.opposite(),
-    }
 }
 
 /// The question that the packet which opened a flow asked.

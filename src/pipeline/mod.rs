@@ -3,12 +3,16 @@
 //!
 //! ```text
 //!  push: bytes ─► parse ─► exempt? ─► flow key ─► steer (another worker's: handed over)
-//!  run:  hash, prefetch bucket ─► prefetch entry ─► find ─► hit:  state machine
-//!                                                        └► miss: interface, rules, new entry
+//!                                               └► hash, ask memory for the bucket
+//!  run:  ask for the entry, some packets ahead ─► hit that changes numbers only: done
+//!                                               └► find ─► hit:  state machine
+//!                                                       └► miss: interface, rules, new entry
 //! ```
 //!
-//! The stages run over the batch, so that the cache misses of one packet are waited for together
-//! with those of the others.
+//! The stages run over the batch, so that memory works for the packets ahead while the processor
+//! works on those before. Common packets (whole, TCP or UDP) lie in the batch as 48 bytes and go
+//! the short way; what else there is (rare.rs), and whatever the short way leaves, is judged in
+//! full and alone.
 #![deny(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -26,11 +30,12 @@ mod exempt;
 mod follow;
 mod judge;
 mod outcome;
+mod rare;
 mod steer;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{BATCH_MAX, Batch, Origin, Place};
+pub use batch::{BATCH_MAX, Batch, DISPLACEMENTS_MAX, Origin, Place};
 pub use exempt::{ExemptPort, ExemptRules, PortProtocol};
 pub use judge::{IcmpErrors, LinkRules, OnRuleRemoved, PipelineConfig, Unregistered, question_of};
 pub use outcome::{Arrival, Fate, Outcome, PieceIndex, Resolved};

@@ -63,7 +63,7 @@ impl Resolved {
 
 impl Outcome {
     /// An answer that is about no interface.
-    pub(super) fn bare(verdict: Verdict) -> Self {
+    pub(super) const fn bare(verdict: Verdict) -> Self {
         Self {
             verdict,
             direction: None,
@@ -71,7 +71,7 @@ impl Outcome {
         }
     }
 
-    pub(super) fn drop(reason: DropReason) -> Self {
+    pub(super) const fn drop(reason: DropReason) -> Self {
         Self::bare(Verdict::Drop(reason))
     }
 

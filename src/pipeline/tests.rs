@@ -2,8 +2,10 @@
 
 mod attacks;
 mod follow;
+mod leave;
 mod oracle;
 mod random;
+mod story;
 
 use std::time::Duration;
 
@@ -80,7 +82,8 @@ impl World {
             config: &self.config,
             steering: None,
         };
-        self.batch.push(&bytes, arrival, &place, Origin::Queue);
+        self.batch
+            .push(&bytes, arrival, &place, &self.shard, Origin::Queue);
         self.batch
             .run(&place, &mut self.shard, &self.snapshot, self.now);
         match self.batch.fates().next() {
@@ -520,7 +523,7 @@ fn both_directions_of_a_flow_have_one_owner_and_flows_spread_over_all() {
                 config: &world.config,
                 steering: Some((&steering, WorkerId(99))),
             };
-            batch.push(&bytes, arrival, &place, Origin::Queue);
+            batch.push(&bytes, arrival, &place, &world.shard, Origin::Queue);
             match batch.fates().next() {
                 Some(Fate::HandOver(owner)) => owners.push(owner),
                 other => panic!("{other:?}"),

@@ -261,6 +261,17 @@ fn compare_interfaces(
     fields.compare_optional("vpc_id", &old.vpc_id, &new.vpc_id);
     fields.compare_optional("subnet_id", &old.subnet_id, &new.subnet_id);
     fields.compare_optional("instance_id", &old.instance_id, &new.instance_id);
+    for (name, old, new) in [
+        ("max_flows", old.limits.max_flows, new.limits.max_flows),
+        (
+            "new_per_second",
+            old.limits.new_per_second,
+            new.limits.new_per_second,
+        ),
+    ] {
+        let text = |limit: Option<u32>| limit.map(|limit| limit.to_string().into_boxed_str());
+        fields.compare_optional(name, &text(old), &text(new));
+    }
     fields.into_changes()
 }
 

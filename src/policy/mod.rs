@@ -1,6 +1,7 @@
 //! The policy document: model, reading with located errors, validation, ids, differences.
 
 mod changes;
+mod diff;
 mod edit;
 mod id;
 mod model;
@@ -8,6 +9,10 @@ mod parse;
 mod share;
 
 pub use changes::{Change, ChangeKind, changes, content_id};
+pub use diff::{
+    Brief, Diff, DiffError, Enforcement, InterfaceChange, Line, LineKind, Place, Presence,
+    ServiceText, Subject, Traffic, diff,
+};
 pub use edit::{AddedRules, EditError, EditedRule, RuleEditor};
 pub use model::{
     Count, GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, PrefixEntry,

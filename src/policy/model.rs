@@ -8,7 +8,7 @@ use std::fmt;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::sync::Arc;
-use crate::types::{Direction, GroupId, InterfaceId, PrefixListId, RuleId};
+use crate::types::{Direction, FlowLimits, GroupId, InterfaceId, PrefixListId, RuleId};
 
 /// Position in [`Policy::groups`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -211,6 +211,8 @@ pub struct Interface {
     pub subnet_id: Option<Box<str>>,
     /// Shown in flow logs.
     pub instance_id: Option<Box<str>>,
+    /// Its own limits on flows.
+    pub limits: FlowLimits,
 }
 
 /// Where an interface is.

@@ -133,12 +133,20 @@ impl<'a> Replay<'a> {
         };
         self.batch.clear();
         let (bytes, arrival) = (&entry.frame.bytes, entry.arrival);
-        self.batch.push(bytes, arrival, &self.place, Origin::Queue);
+        self.batch
+            .push(bytes, arrival, &self.place, &self.shard, Origin::Queue);
         self.batch
             .run(&self.place, &mut self.shard, self.snapshot, self.now);
         match self.batch.fates().next() {
             Some(Fate::Judged(outcome)) => entry.answer = Some(outcome.resolve(&self.shard)),
-            Some(Fate::Hold(ticket)) => self.waiting[ticket.index()] = Some(index),
+            Some(Fate::Hold(ticket)) => {
+                // Of many that wait, the one that has waited longest gives way.
+                if let Some(former) = self.waiting[ticket.index()].replace(index)
+                    && let Some(entry) = entry_of(&mut self.line, self.answered, former)
+                {
+                    entry.answer = Some(Resolved::FRAGMENT);
+                }
+            }
             // One worker owns everything.
             Some(Fate::HandOver(_) | Fate::HandOverPiece(..)) | None => {
                 entry.answer = Some(Resolved::FRAGMENT);

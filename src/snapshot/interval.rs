@@ -11,7 +11,10 @@
 //!
 //! A lookup counts, in one node a level, the keys that lie before the point: 16 comparisons without
 //! a branch, one cache line for IPv4. 100,000 intervals are five levels, of which the upper three
-//! stay in the nearest cache. A binary search would take 17 dependent steps.
+//! stay in the nearest cache. A binary search would take 17 dependent steps. The line of the values
+//! is asked for before the last node is searched, so that both are waited for together.
+
+use crate::cpu::prefetch;
 
 /// Keys in one node: a cache line of IPv4 addresses.
 const NODE_KEYS: usize = 16;
@@ -51,14 +54,19 @@ macro_rules! point {
 
 point!(u32, u128);
 
+/// Keys or values, on a line of their own.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Node<T>([T; NODE_KEYS]);
+
 /// Intervals that cover the whole key space, and the value of each.
 #[derive(Clone, Debug)]
 pub(crate) struct IntervalMap<K> {
     /// All levels, the root first, each padded to whole nodes with `K::LAST`.
-    keys: Box<[K]>,
+    nodes: Box<[Node<K>]>,
     /// Values of the last level, in its order.
-    values: Box<[u32]>,
-    /// Where each level begins in `keys`.
+    values: Box<[Node<u32>]>,
+    /// Where each level begins in `nodes`.
     offsets: [u32; LEVELS_MAX],
     levels: u8,
 }
@@ -69,7 +77,7 @@ impl<K: Point> IntervalMap<K> {
         let mut builder = IntervalBuilder::new();
         builder.extend_to(K::LAST, value);
         builder.finish().unwrap_or_else(|| Self {
-            keys: Box::default(),
+            nodes: Box::default(),
             values: Box::default(),
             offsets: [0; LEVELS_MAX],
             levels: 0,
@@ -79,21 +87,42 @@ impl<K: Point> IntervalMap<K> {
     /// The value at a point.
     #[inline]
     pub(crate) fn find(&self, point: K) -> Option<u32> {
+        let (leaf, first) = self.leaf(point)?;
+        let Node(values) = self.values.get(leaf)?;
+        prefetch(values);
+        let node = self.nodes.get(first.wrapping_add(leaf))?;
+        values.get(count_before(&node.0, point)).copied()
+    }
+
+    /// The interval that a point is in: its last point and its value.
+    pub(crate) fn interval(&self, point: K) -> Option<(K, u32)> {
+        let (leaf, first) = self.leaf(point)?;
+        let node = self.nodes.get(first.wrapping_add(leaf))?;
+        let position = count_before(&node.0, point);
+        Some((
+            *node.0.get(position)?,
+            *self.values.get(leaf)?.0.get(position)?,
+        ))
+    }
+
+    /// The node of the last level that a point's interval is in, and where that level begins.
+    #[inline]
+    fn leaf(&self, point: K) -> Option<(usize, usize)> {
+        let (last, inner) = self.offsets.get(..usize::from(self.levels))?.split_last()?;
+        // The position inside a level is the node of the next one.
         let mut position = 0_usize;
-        for offset in self.offsets.iter().take(usize::from(self.levels)) {
-            let start = (*offset as usize).wrapping_add(position.wrapping_mul(NODE_KEYS));
-            let node = self.keys.get(start..)?.first_chunk::<NODE_KEYS>()?;
-            // The position inside this level, which is the node of the next one.
+        for offset in inner {
+            let node = self.nodes.get((*offset as usize).wrapping_add(position))?;
             position = position
                 .wrapping_mul(NODE_KEYS)
-                .wrapping_add(count_before(node, point));
+                .wrapping_add(count_before(&node.0, point));
         }
-        self.values.get(position).copied()
+        Some((position, *last as usize))
     }
 
     /// Bytes on the heap.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&*self.keys).saturating_add(size_of_val(&*self.values))
+        size_of_val(&*self.nodes).saturating_add(size_of_val(&*self.values))
     }
 }
 
@@ -159,19 +188,27 @@ impl<K: Point> IntervalBuilder<K> {
             levels.push(above);
         }
         levels.last_mut().map(pad)?;
-        let mut keys = Vec::with_capacity(levels.iter().map(Vec::len).sum());
+        let mut nodes =
+            Vec::with_capacity(levels.iter().map(|level| level.len() / NODE_KEYS).sum());
         let mut offsets = [0; LEVELS_MAX];
         for (level, offset) in levels.iter().rev().zip(&mut offsets) {
-            *offset = u32::try_from(keys.len()).ok()?;
-            keys.extend_from_slice(level);
+            *offset = u32::try_from(nodes.len()).ok()?;
+            nodes.extend(nodes_of(level));
         }
+        let mut values = self.values;
+        values.resize(values.len().next_multiple_of(NODE_KEYS), 0);
         Some(IntervalMap {
-            keys: keys.into(),
-            values: self.values.into(),
+            nodes: nodes.into(),
+            values: nodes_of(&values).collect(),
             offsets,
             levels: u8::try_from(levels.len()).ok()?,
         })
     }
+}
+
+/// A level's nodes; it is filled up.
+fn nodes_of<T: Copy>(level: &[T]) -> impl Iterator<Item = Node<T>> + '_ {
+    level.as_chunks::<NODE_KEYS>().0.iter().copied().map(Node)
 }
 
 /// Fills the last node up.
@@ -222,8 +259,8 @@ mod tests {
             builder.extend_to(last, 7);
         }
         builder.extend_to(u128::MAX, 7);
+        assert_eq!(builder.values.len(), 1);
         let map = builder.finish().unwrap();
-        assert_eq!(map.values.len(), 1);
         assert_eq!(map.find(u128::MAX), Some(7));
     }
 
@@ -251,6 +288,8 @@ mod tests {
             for point in points.iter().chain(&ends) {
                 let expected = ends.iter().position(|end| end >= point).unwrap();
                 prop_assert_eq!(map.find(*point), Some(expected as u32));
+                let interval = Some((ends[expected], expected as u32));
+                prop_assert_eq!(map.interval(*point), interval);
             }
         }
     }

@@ -9,9 +9,10 @@
 //! ```
 //!
 //! `classes` holds the address side, one table for all programs; `program` the service side and
-//! the rows (`rows`); `owners` says whose an address is. All range lookups are one structure,
-//! `interval`. Nothing here is derived from traffic, nothing allocates, and the cost of a
-//! question is bounded by constants and by the depth of trees, not by the number of rules.
+//! the rows (`rows`); `owners` says whose an address is, `changes` since when. All range lookups
+//! are one structure, `interval`. Nothing here is derived from traffic, nothing allocates, and the
+//! cost of a question is bounded by constants and by the depth of trees, not by the number of
+//! rules.
 //!
 //! The order of rules, for the one that is reported when several allow a packet: the narrowest
 //! service first (fewest ports or ICMP codes; `all` last), equal services by the groups' position
@@ -29,6 +30,7 @@
 )]
 
 mod cell;
+pub(crate) mod changes;
 pub(crate) mod classes;
 mod info;
 pub(crate) mod interval;
@@ -36,6 +38,7 @@ pub(crate) mod key_map;
 pub(crate) mod owners;
 pub(crate) mod program;
 pub(crate) mod rows;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -43,14 +46,16 @@ use std::fmt;
 
 pub use cell::{Generational, NotLive, Publisher, SnapshotReader};
 pub use info::{GroupInfo, InterfaceInfo, RuleInfo, SnapshotStats};
+pub use standing::FlowSeat;
 
+use self::changes::Changes;
 use self::classes::AddressClasses;
 use self::key_map::KeyMap;
 use self::owners::Owners;
 use self::program::{OpenTransports, Program};
 use crate::packet::{Address, VlanTags};
 use crate::sync::Arc;
-use crate::types::{Direction, Generation, InterfaceSlot, LinkId, RuleSlot};
+use crate::types::{Direction, FlowLimits, Generation, InterfaceSlot, LinkId, RuleSlot};
 
 /// An interface inside one snapshot; means nothing in another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,7 +96,7 @@ pub enum Decision {
     Deny,
 }
 
-/// What a verdict needs of an interface; three to a cache line.
+/// What a verdict needs of an interface; nearly three to a cache line.
 #[derive(Clone, Debug)]
 pub(crate) struct InterfaceEntry {
     pub(crate) ingress: Arc<Program>,
@@ -102,13 +107,18 @@ pub(crate) struct InterfaceEntry {
     pub(crate) open_for_egress: OpenTransports,
     /// What no rule allows passes.
     pub(crate) audit: bool,
+    /// Its stable number, for the entry that the verdict opens.
+    pub(crate) slot: InterfaceSlot,
 }
+
+const _: () = assert!(size_of::<InterfaceEntry>() == 24);
 
 /// A compiled policy. Made by `crate::compile`, published by [`Publisher`].
 #[derive(Clone)]
 pub struct Snapshot {
     pub(crate) generation: Generation,
     pub(crate) owners: Owners,
+    pub(crate) changes: Arc<Changes>,
     pub(crate) classes: AddressClasses,
     pub(crate) entries: Box<[InterfaceEntry]>,
     pub(crate) interfaces: Box<[InterfaceInfo]>,
@@ -116,6 +126,8 @@ pub struct Snapshot {
     pub(crate) interface_slots: KeyMap,
     /// In order of their slots.
     pub(crate) rules: Box<[Arc<RuleInfo>]>,
+    /// Interfaces with limits of their own, in order of their slots.
+    pub(crate) limits: Box<[(InterfaceSlot, FlowLimits)]>,
     pub(crate) stats: SnapshotStats,
 }
 
@@ -126,11 +138,13 @@ impl Snapshot {
         Self {
             generation,
             owners: Owners::default(),
+            changes: Arc::default(),
             classes: AddressClasses::empty(),
             entries: Box::default(),
             interfaces: Box::default(),
             interface_slots: KeyMap::default(),
             rules: Box::default(),
+            limits: Box::default(),
             stats: SnapshotStats::default(),
         }
     }
@@ -189,7 +203,7 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn slot(&self, interface: InterfaceRef) -> Option<InterfaceSlot> {
-        self.interface(interface).map(|info| info.slot)
+        self.entries.get(interface.index()).map(|entry| entry.slot)
     }
 
     /// Names of an interface; `None` only for one of another snapshot.
@@ -232,6 +246,12 @@ impl Snapshot {
         self.rules.iter().map(|rule| &**rule)
     }
 
+    /// Interfaces with limits of their own, in the order of their slots.
+    #[must_use]
+    pub fn limits(&self) -> &[(InterfaceSlot, FlowLimits)] {
+        &self.limits
+    }
+
     /// How large it is.
     #[must_use]
     pub fn stats(&self) -> SnapshotStats {
@@ -245,10 +265,12 @@ impl Snapshot {
         [
             size_of::<Self>(),
             self.owners.bytes(),
+            self.changes.bytes(),
             self.classes.bytes(),
             size_of_val(&*self.entries),
             self.interface_slots.bytes(),
             size_of_val(&*self.rules),
+            size_of_val(&*self.limits),
             rules,
             interfaces,
         ]

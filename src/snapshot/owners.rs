@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use super::InterfaceRef;
 use super::interval::IntervalMap;
 use crate::packet::{Address, VlanTags};
+use crate::sync::Arc;
 use crate::types::LinkId;
 
 /// VLAN ids of 802.1Q: 12 bits.
@@ -30,11 +31,22 @@ impl Owner {
         Self(rank.wrapping_shl(INTERFACE_BITS) | interface.0)
     }
 
-    fn rank(self) -> u32 {
+    /// The owner in a VLAN: of one for all frames and one for that VLAN's, that with the longer
+    /// prefix; at equal length the VLAN's own.
+    #[inline]
+    pub(crate) fn in_vlan(wide: Self, narrow: Self) -> Self {
+        if narrow.rank() >= wide.rank() {
+            narrow
+        } else {
+            wide
+        }
+    }
+
+    pub(crate) fn rank(self) -> u32 {
         self.0 >> INTERFACE_BITS
     }
 
-    fn interface(self) -> Option<InterfaceRef> {
+    pub(crate) fn interface(self) -> Option<InterfaceRef> {
         let index = self.0 & ((1 << INTERFACE_BITS) - 1);
         (self != Self::NONE).then_some(InterfaceRef(index))
     }
@@ -48,6 +60,14 @@ pub(crate) struct OwnerTable {
 }
 
 impl OwnerTable {
+    /// A table without an owner.
+    pub(crate) fn nobody() -> Self {
+        Self {
+            v4: IntervalMap::uniform(Owner::NONE.0),
+            v6: IntervalMap::uniform(Owner::NONE.0),
+        }
+    }
+
     #[inline]
     fn find(&self, address: Address) -> Owner {
         let value = match address {
@@ -74,32 +94,49 @@ pub(crate) struct LinkOwners {
 }
 
 impl LinkOwners {
+    /// A link without an interface.
+    pub(crate) fn nobody() -> Self {
+        Self {
+            any_vlan: OwnerTable::nobody(),
+            vlan_positions: None,
+            vlans: Box::default(),
+        }
+    }
+
     #[inline]
     fn find(&self, vlan: VlanTags, address: Address) -> Owner {
         let wide = self.any_vlan.find(address);
         let narrow = self
             .vlan_table(vlan)
             .map_or(Owner::NONE, |table| table.find(address));
-        // At equal length the VLAN's own interface wins.
-        if narrow.rank() >= wide.rank() {
-            narrow
-        } else {
-            wide
-        }
+        Owner::in_vlan(wide, narrow)
     }
 
     #[inline]
     fn vlan_table(&self, vlan: VlanTags) -> Option<&OwnerTable> {
+        self.table_of(vlan.outer?)
+    }
+
+    /// The table of a VLAN, if an interface names it.
+    #[inline]
+    pub(crate) fn table_of(&self, vlan: u16) -> Option<&OwnerTable> {
         let positions = self.vlan_positions.as_ref()?;
-        let position = positions.get(usize::from(vlan.outer?))?;
+        let position = positions.get(usize::from(vlan))?;
         self.vlans.get(usize::from(*position))
+    }
+
+    /// The VLANs that interfaces name, ascending.
+    pub(crate) fn named_vlans(&self) -> impl Iterator<Item = u16> {
+        let positions = self.vlan_positions.iter().flatten();
+        let named = (0..).zip(positions).filter(|(_, at)| **at != u16::MAX);
+        named.map(|(vlan, _)| vlan)
     }
 }
 
-/// Owners of all links, by [`LinkId`].
+/// Owners of all links, by [`LinkId`]. Shared with the compiler, which compares the next ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Owners {
-    pub(crate) links: Box<[LinkOwners]>,
+    pub(crate) links: Arc<[LinkOwners]>,
 }
 
 impl Owners {

@@ -5,7 +5,7 @@ use std::array;
 use crossbeam::utils::CachePadded;
 
 use crate::sync::{AtomicU64, Ordering};
-use crate::types::{DropReason, PassReason};
+use crate::types::{DropReason, Generation, PassReason};
 
 /// What one worker counted since it started; plain numbers, the worker's own.
 #[derive(Clone, Debug)]
@@ -70,6 +70,9 @@ impl Tally {
     }
 }
 
+/// Kinds of entries that give way.
+pub const EVICTED_KINDS: usize = 4;
+
 /// Levels that a worker reports beside its counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
@@ -81,6 +84,14 @@ pub struct Gauges {
     pub evicted: u64,
     /// Mid-stream TCP connections that a rule let in.
     pub picked_up: u64,
+    /// New flows that their interface's limit refused.
+    pub limited: u64,
+    /// New flows that it has room for, with those that would give way.
+    pub available: u64,
+    /// Entries that gave way, by kind: untracked, closed, unanswered, half open.
+    pub evicted_by: [u64; EVICTED_KINDS],
+    /// The generation up to which every flow that lost its address has ended.
+    pub swept: u64,
 }
 
 /// The published form of a worker's counts: one writer, any number of readers.
@@ -106,6 +117,10 @@ struct Cells {
     refused: AtomicU64,
     evicted: AtomicU64,
     picked_up: AtomicU64,
+    limited: AtomicU64,
+    available: AtomicU64,
+    evicted_by: [AtomicU64; EVICTED_KINDS],
+    swept: AtomicU64,
 }
 
 /// What a reader sees of a worker's counters.
@@ -137,6 +152,10 @@ impl Default for WorkerCounters {
                 refused: zero(),
                 evicted: zero(),
                 picked_up: zero(),
+                limited: zero(),
+                available: zero(),
+                evicted_by: array::from_fn(|_| zero()),
+                swept: zero(),
             }),
             waiting: CachePadded::new(zero()),
         }
@@ -166,6 +185,12 @@ impl WorkerCounters {
         put(&cells.refused, gauges.refused);
         put(&cells.evicted, gauges.evicted);
         put(&cells.picked_up, gauges.picked_up);
+        put(&cells.limited, gauges.limited);
+        put(&cells.available, gauges.available);
+        for (cell, value) in cells.evicted_by.iter().zip(gauges.evicted_by) {
+            put(cell, value);
+        }
+        put(&cells.swept, gauges.swept);
     }
 
     /// A frame was pushed toward this worker.
@@ -182,6 +207,12 @@ impl WorkerCounters {
     #[must_use]
     pub fn turns(&self) -> u64 {
         self.cells.turns.load(Ordering::Relaxed)
+    }
+
+    /// The generation up to which the worker has ended every flow that lost its address.
+    #[must_use]
+    pub fn swept(&self) -> Generation {
+        Generation(self.cells.swept.load(Ordering::Relaxed))
     }
 
     /// All of them, as they are now.
@@ -206,6 +237,10 @@ impl WorkerCounters {
                 refused: get(&cells.refused),
                 evicted: get(&cells.evicted),
                 picked_up: get(&cells.picked_up),
+                limited: get(&cells.limited),
+                available: get(&cells.available),
+                evicted_by: array::from_fn(|kind| cells.evicted_by.get(kind).map_or(0, get)),
+                swept: get(&cells.swept),
             },
             in_flight: self.waiting.load(Ordering::Relaxed),
         }

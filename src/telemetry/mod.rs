@@ -16,4 +16,4 @@
 
 mod counters;
 
-pub use counters::{CounterView, Gauges, Tally, WorkerCounters};
+pub use counters::{CounterView, EVICTED_KINDS, Gauges, Tally, WorkerCounters};

@@ -1,12 +1,16 @@
 //! The words that every module shares: ids, indexes, directions and verdicts. No logic of its own.
 
 mod id;
+mod limits;
+#[cfg(test)]
+pub(crate) mod shorten;
 mod verdict;
 
 pub use id::{
     Generation, GroupId, InterfaceId, InterfaceSlot, LinkId, PrefixListId, RuleId, RuleSlot,
     WorkerId,
 };
+pub use limits::FlowLimits;
 pub use verdict::{Direction, DropReason, PassReason, PortSide, Verdict};
 
 /// IP protocol numbers (IANA "Assigned Internet Protocol Numbers") that the code names.

@@ -34,6 +34,12 @@ impl ChunkHomes {
         }
     }
 
+    /// How many chunks each home has at least.
+    #[must_use]
+    pub fn chunks_per_home(&self) -> usize {
+        usize::try_from(self.chunks_per_home.get()).unwrap_or(usize::MAX)
+    }
+
     /// The chunk that an address lies in.
     #[must_use]
     #[inline]

@@ -10,14 +10,16 @@ use crate::packet::FlowKey;
 /// Rows of one page of flows.
 pub const FLOW_PAGE_ROWS: usize = 256;
 /// Table slots that one page looks at, at most: bounds what a request costs the packet path.
-const FLOW_PAGE_SLOTS: u32 = 4096;
+const FLOW_PAGE_SLOTS: u32 = 512;
+/// Flows that one request ends at most, for the same reason: each costs several cache misses.
+pub const FLOW_ENDS_MAX: usize = 32;
 
 /// A request.
 #[derive(Debug)]
 pub enum WorkerCommand {
     /// Fill in a page of live flows and send it back.
     Flows(Box<FlowPage>, Sender<Box<FlowPage>>),
-    /// End these flows, the first [`FLOW_PAGE_ROWS`] at most, and send back the keys of those
+    /// End these flows, the first [`FLOW_ENDS_MAX`] at most, and send back the keys of those
     /// that were there to be ended, in the same order.
     End(Vec<FlowKey>, Sender<Vec<FlowKey>>),
 }
@@ -69,8 +71,8 @@ impl WorkerCommand {
                 let _gone = reply.try_send(page);
             }
             Self::End(mut keys, reply) => {
-                keys.truncate(FLOW_PAGE_ROWS);
-                // Bound: FLOW_PAGE_ROWS.
+                keys.truncate(FLOW_ENDS_MAX);
+                // Bound: FLOW_ENDS_MAX.
                 keys.retain(|key| {
                     let found = shard.find(key, shard.hash(key), now);
                     if let Some(flow) = found {

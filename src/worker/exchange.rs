@@ -13,7 +13,7 @@ use crate::conntrack::FragmentedFlow;
 use crate::port::{ChunkAddr, Frame};
 use crate::sync::Arc;
 use crate::telemetry::WorkerCounters;
-use crate::types::{LinkId, PortSide, WorkerId};
+use crate::types::{Generation, LinkId, PortSide, WorkerId};
 
 /// Frames that wait for one worker at most; more are dropped as `handover-full`. Two of the
 /// receive rings that may hand over in one turn, and as much as a few hundred microseconds of
@@ -141,6 +141,21 @@ impl Exchange {
     /// Wakes a worker if it sleeps.
     pub fn wake(&self, worker: WorkerId) {
         if let Some(inbox) = self.inbox(worker) {
+            inbox.doorbell.ring();
+        }
+    }
+
+    /// The generation up to which no worker has a flow left that lost its address, as far as they
+    /// have told.
+    #[must_use]
+    pub fn swept(&self) -> Generation {
+        let told = self.inboxes.iter().map(|inbox| inbox.counters.swept());
+        told.min().unwrap_or_default()
+    }
+
+    /// Wakes all workers that sleep, so that they look at what is in force now.
+    pub fn wake_all(&self) {
+        for inbox in &self.inboxes {
             inbox.doorbell.ring();
         }
     }

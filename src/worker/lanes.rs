@@ -79,6 +79,9 @@ pub struct Lanes<P> {
 /// more would let its own receive rings run over.
 pub(super) const INBOX_BURSTS_PER_TURN_MAX: usize = 8;
 
+/// Fragments that may wait at a worker at least, however few chunks there are.
+const WAITING_MIN: usize = 4;
+
 /// Chunks that one refill of a queue moves at most, in a turn.
 const REFILL_PER_TURN_MAX: usize = 256;
 
@@ -283,11 +286,20 @@ impl<P: Port> Lanes<P> {
         let Some(place) = self.waiting.get_mut(ticket.index()) else {
             return self.end_wait(held);
         };
-        let former = place.replace(held);
-        debug_assert!(former.is_none(), "a ticket is given once");
-        if let Some(former) = former {
+        // Of many that wait, the one that has waited longest gives way.
+        if let Some(former) = place.replace(held) {
             self.end_wait(former);
         }
+    }
+
+    /// How many fragments may wait here, so that those of all workers together leave the queues of
+    /// every chunk's home seven eighths of its chunks to receive into.
+    pub(super) fn waiting_max(&self) -> usize {
+        let homes = self.homes.iter().map(ChunkHomes::chunks_per_home);
+        let chunks = homes.min().unwrap_or(usize::MAX);
+        let parts = self.exchange.workers().saturating_mul(8);
+        let each = chunks.checked_div(parts).unwrap_or(WAITING_MIN);
+        each.clamp(WAITING_MIN, WAITING_MAX)
     }
 
     /// Takes back the fragment of a ticket.

@@ -23,6 +23,7 @@
 
 mod chunks;
 mod commands;
+mod departures;
 mod doorbell;
 mod exchange;
 mod idle;
@@ -33,7 +34,7 @@ mod tests;
 mod turn;
 
 pub use chunks::ChunkHomes;
-pub use commands::{FLOW_PAGE_ROWS, FlowPage, WorkerCommand};
+pub use commands::{FLOW_ENDS_MAX, FLOW_PAGE_ROWS, FlowPage, WorkerCommand};
 pub use exchange::{Exchange, INBOX_FRAMES};
 pub use idle::IdlePolicy;
 pub use lanes::{Lanes, OwnQueue, Routes};

@@ -108,7 +108,8 @@ where
     while !stop.load(Ordering::Relaxed) {
         let handled = worker.turn(now);
         let answered = worker.answer_commands(now);
-        let worked = handled > 0 || answered > 0;
+        let swept = worker.end_departed(now);
+        let worked = handled > 0 || answered > 0 || swept;
         let before = now;
         now = clock.now();
         let tally = &mut worker.lanes.tally;

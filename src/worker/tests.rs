@@ -9,7 +9,7 @@ use crate::packet::build;
 use crate::pipeline::{LinkRules, PipelineConfig, Steering};
 use crate::policy::{self, KnownLinks};
 use crate::port::{ChunkAddr, MemoryFrames, MemoryPort};
-use crate::snapshot::Publisher;
+use crate::snapshot::{Publisher, Snapshot};
 use crate::sync::Arc;
 use crate::telemetry::CounterView;
 use crate::types::{DropReason, Generation, LinkId, PortSide, WorkerId};
@@ -33,6 +33,7 @@ struct Rig {
     exchange: Arc<Exchange>,
     chunks: usize,
     publisher: Publisher,
+    compiler: Compiler,
     now: Tick,
 }
 
@@ -47,14 +48,8 @@ struct Shape {
 
 /// All traffic of a test: the frames are written before the memory is shared.
 fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
-    let source = Source::new("test.toml", POLICY);
-    let links = ["link".to_owned()];
-    let policy = policy::parse(&source, KnownLinks::Names(&links))
-        .unwrap()
-        .value;
-    let snapshot = Compiler::new()
-        .compile(&policy, &["link"], Generation(1))
-        .unwrap();
+    let mut compiler = Compiler::new();
+    let snapshot = compile(&mut compiler, POLICY, Generation(1));
     let (publisher, readers) = Publisher::new(Arc::new(snapshot), shape.workers);
     let mut memory = MemoryFrames::new(shape.chunks, CHUNK_SIZE);
     // Every chunk holds one of the frames; what a chunk holds is what arrives in it.
@@ -114,8 +109,16 @@ fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
         exchange,
         chunks,
         publisher,
+        compiler,
         now: Tick::from_seconds(1),
     }
+}
+
+fn compile(compiler: &mut Compiler, text: &str, generation: Generation) -> Snapshot {
+    let source = Source::new("test.toml", text);
+    let policy = policy::parse(&source, KnownLinks::Names(&["link".to_owned()]));
+    let policy = policy.unwrap().value;
+    compiler.compile(&policy, &["link"], generation).unwrap()
 }
 
 fn shard(seed: u64) -> Shard {
@@ -336,7 +339,7 @@ fn a_new_policy_is_live_after_one_turn_of_each_worker() {
     };
     let mut rig = rig(&shape, &datagrams(4));
     rig.turn();
-    let next = crate::snapshot::Snapshot::empty(Generation(2));
+    let next = Snapshot::empty(Generation(2));
     rig.publisher.publish(Arc::new(next));
     assert!(rig.publisher.wait_live(std::time::Duration::ZERO).is_err());
     rig.turn();
@@ -346,6 +349,39 @@ fn a_new_policy_is_live_after_one_turn_of_each_worker() {
     rig.settle();
     assert_eq!(rig.check_ledger(), (arrived, 0, arrived));
     assert_eq!(rig.dropped(DropReason::Unregistered), arrived);
+}
+
+#[test]
+fn connections_of_an_interface_that_left_end_without_a_packet_a_few_slots_a_turn() {
+    let frames = datagrams(300);
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 1,
+        with_queues: 1,
+        chunks: 512,
+        inbox_frames: 64,
+        transmit_max: 512,
+    };
+    let mut rig = rig(&shape, &frames);
+    rig.arrive(0, 300, len);
+    rig.settle();
+    let flows = |rig: &Rig| rig.views()[0].gauges.flows;
+    assert_eq!(flows(&rig), 300);
+    let now = Tick::from_seconds(1);
+    assert!(!rig.workers[0].end_departed(now), "nothing has left");
+    for text in [POLICY.replace("10.0.0.1", "10.0.0.2"), POLICY.to_owned()] {
+        let generation = rig.publisher.current().generation().next();
+        let next = compile(&mut rig.compiler, &text, generation);
+        rig.publisher.publish(Arc::new(next));
+    }
+    let mut left = Vec::new();
+    while rig.workers[0].end_departed(now) {
+        rig.workers[0].store_counters();
+        left.push(flows(&rig));
+        assert_eq!(rig.exchange.swept().0, if flows(&rig) == 0 { 3 } else { 0 });
+    }
+    assert_eq!(left, [172, 44, 0], "so many slots a turn, and not one more");
+    assert!(!rig.workers[0].end_departed(now));
 }
 
 #[test]
@@ -501,20 +537,29 @@ fn fragments_meet_at_their_home_and_are_judged_by_their_flows_owner() {
     let shape = Shape {
         workers: 2,
         with_queues: 2,
-        chunks: count,
+        // So many that all may wait that have to.
+        chunks: 8 * count,
         inbox_frames: 256,
         transmit_max: 256,
     };
     let mut rig = rig(&shape, &frames);
-    for worker in 0..2 {
+    for worker in 0..2_usize {
         let queues = rig.workers[worker].lanes_mut().queues_mut();
         let port = &mut queues[PortSide::Outside.index()].port;
+        // Half of the frames come in by each worker.
+        let its = worker * 540..worker * 540 + 60;
+        let mut rest = Vec::new();
         while let Some(chunk) = port.fill.pop_front() {
             let index = usize::try_from(chunk.0 / u64::from(CHUNK_SIZE)).unwrap();
-            let len = u32::try_from(lens[index]).unwrap();
+            if !its.contains(&index) {
+                rest.push(chunk);
+                continue;
+            }
+            let len = u32::try_from(lens[index % lens.len()]).unwrap();
             port.incoming
                 .push_back(crate::port::Frame::new(chunk.0, len));
         }
+        port.fill.extend(rest);
     }
     rig.settle();
     let (received, sent, dropped) = rig.check_ledger();
@@ -583,11 +628,46 @@ fn flows_end_by_their_keys_and_those_that_were_there_are_named() {
     assert_eq!(keys.len(), 300);
     let (first, rest) = keys.split_at(10);
     assert_eq!(ask(&mut rig, first.to_vec()), first);
-    // Those have ended, and of the rest no more than a page does.
+    // Those have ended, and of the rest no more than one turn has time for.
     let ended = ask(&mut rig, keys.clone());
-    assert_eq!(ended, rest[..FLOW_PAGE_ROWS - 10]);
+    assert_eq!(ended, rest[..FLOW_ENDS_MAX - 10]);
     let mut left = Vec::new();
     let shard = &rig.workers[0].shard;
     shard.scan(0, 4096, now, &mut |flow| left.push(flow.key));
-    assert_eq!(left, rest[FLOW_PAGE_ROWS - 10..]);
+    assert_eq!(left, rest[FLOW_ENDS_MAX - 10..]);
+}
+
+#[test]
+fn fragments_that_wait_do_not_starve_the_queue_that_they_came_by() {
+    // Four workers with a queue each and 512 chunks at home, which the configuration allows: all
+    // of a home's chunks may wait where workers² × 256 are as many as the link's (by default: with
+    // sixteen workers).
+    // All fragments are of one pair of hosts, so that all come by one queue.
+    let later = |id| {
+        let datagram = build::v4("192.0.2.9", "10.0.0.1").udp(1000, 53);
+        let mut pieces = datagram.payload_len(130).fragments(id, 48);
+        pieces.swap_remove(1)
+    };
+    let frames: Vec<Vec<u8>> = (0..1024).map(later).collect();
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 4,
+        with_queues: 4,
+        chunks: 2048,
+        inbox_frames: 4096,
+        transmit_max: 512,
+    };
+    let mut rig = rig(&shape, &frames);
+    for _ in 0..40 {
+        rig.arrive(0, 64, len);
+        rig.turn();
+        rig.check_ledger();
+    }
+    rig.settle();
+    let arrived = rig.arrive(0, 64, len);
+    assert!(
+        arrived > 0,
+        "no chunk left to receive into; {:?} wait",
+        rig.views().iter().map(|v| v.in_flight).collect::<Vec<_>>()
+    );
 }

@@ -1,5 +1,6 @@
 //! One turn of the loop: inhale, judge, exhale.
 
+use super::departures::Departures;
 use super::exchange::Errand;
 use super::lanes::{Held, INBOX_BURSTS_PER_TURN_MAX, Lanes};
 use crate::clock::Tick;
@@ -10,7 +11,7 @@ use crate::port::{FrameMemory, Port};
 use crate::snapshot::{Snapshot, SnapshotReader};
 use crate::sync::Arc;
 use crate::telemetry::Gauges;
-use crate::types::{DropReason, Verdict};
+use crate::types::{DropReason, Generation, Verdict};
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -44,6 +45,9 @@ pub struct Worker<P, M> {
     batch: Batch,
     held: Vec<Held>,
     flows: Vec<FragmentedFlow>,
+    departures: Departures,
+    /// The generation whose limits the shard keeps.
+    limits_of: Generation,
 }
 
 impl<P: Port, M: FrameMemory> Worker<P, M> {
@@ -53,12 +57,13 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
         let WorkerSetup {
             lanes,
             memories,
-            shard,
+            mut shard,
             reader,
             config,
             steering,
             burst,
         } = setup;
+        shard.limit_waiting(lanes.waiting_max());
         Self {
             lanes,
             memories,
@@ -70,6 +75,8 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
             batch: Batch::default(),
             held: Vec::with_capacity(BATCH_MAX),
             flows: Vec::with_capacity(BATCH_MAX),
+            departures: Departures::default(),
+            limits_of: Generation::default(),
         }
     }
 
@@ -77,6 +84,11 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
     pub fn turn(&mut self, now: Tick) -> usize {
         let mut handled = 0_usize;
         let snapshot = self.reader.load();
+        if snapshot.generation() != self.limits_of {
+            self.limits_of = snapshot.generation();
+            let shards = u32::try_from(self.lanes.exchange().workers()).unwrap_or(u32::MAX);
+            self.shard.limit_interfaces(snapshot.limits(), shards);
+        }
         let mut stages = Stages {
             batch: &mut self.batch,
             shard: &mut self.shard,
@@ -131,6 +143,19 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
         1
     }
 
+    /// Ends connections that a change of the policy took the address of, a few slots of the table
+    /// at a time; whether there is more to do.
+    pub fn end_departed(&mut self, now: Tick) -> bool {
+        let snapshot = self.reader.load();
+        self.departures.step(&mut self.shard, snapshot, now)
+    }
+
+    /// The generation up to which it has ended every connection that lost its address.
+    #[must_use]
+    pub fn swept(&self) -> Generation {
+        self.departures.swept()
+    }
+
     /// Goes to sleep unless there is work; whether it sleeps. From here on it counts as up to date
     /// and whoever gives it work rings; [`Self::end_sleep`] comes before the next turn.
     pub fn begin_sleep(&mut self) -> bool {
@@ -163,6 +188,10 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
             refused: stats.refused,
             evicted: stats.evicted,
             picked_up: stats.picked_up,
+            limited: stats.limited,
+            available: u64::from(stats.allowance_available()),
+            evicted_by: stats.evicted_by.by_kind(),
+            swept: self.swept().0,
         };
         if let Some(counters) = self.lanes.exchange().counters(self.lanes.id()) {
             counters.store(&self.lanes.tally, &gauges);
@@ -213,7 +242,7 @@ impl<M: FrameMemory> Stages<'_, M> {
                 original_len: frame.len(),
             };
             self.batch
-                .push(bytes, arrival, &self.place, origin_of(index));
+                .push(bytes, arrival, &self.place, self.shard, origin_of(index));
         }
         self.batch
             .run(&self.place, self.shard, self.snapshot, self.now);

@@ -1,21 +1,29 @@
 //! What each fuzz target does with its input. Shared by the targets of `cargo fuzz` and by the
 //! smoke test on stable (tests/fuzz_smoke.rs): no input may make one panic.
 
+#[path = "spoken.rs"]
+mod spoken;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
 use portcullis::config;
-use portcullis::conntrack::{Shard, ShardConfig, TcpPickup, Timeouts, WAITING_MAX};
+use portcullis::conntrack::{
+    PerInterface, Release, Shard, ShardConfig, TcpPickup, Timeouts, WAITING_MAX,
+};
 use portcullis::document::Source;
 use portcullis::packet::{FlowKey, Fragment, Parsed, parse, parse_quoted};
 use portcullis::pipeline::{
-    Arrival, BATCH_MAX, Batch, Fate, LinkRules, Origin, PipelineConfig, Place, Steering,
+    Arrival, BATCH_MAX, Batch, Fate, IcmpErrors, LinkRules, OnRuleRemoved, Origin, PipelineConfig,
+    Place, Steering,
 };
 use portcullis::policy::{self, KnownLinks, Policy};
 use portcullis::snapshot::Snapshot;
-use portcullis::types::{Generation, LinkId, PortSide, Verdict, WorkerId};
+use portcullis::types::{DropReason, Generation, LinkId, PortSide, Verdict, WorkerId};
+
+use self::spoken::SPOKEN_LEN;
 
 /// The policy that the batch is judged by: rules of every kind.
 const POLICY: &str = include_str!("../../configs/policy.toml");
@@ -113,21 +121,30 @@ static SNAPSHOTS: LazyLock<[Snapshot; 2]> = LazyLock::new(|| {
     [snapshot, Snapshot::empty(Generation(2))]
 });
 
+/// A frame, and the port that it came in by.
+type Incoming = (PortSide, Vec<u8>);
+
 /// What the batch is judged with.
 struct World {
     config: PipelineConfig,
     shard: Shard,
     steering: Steering,
     batch: Batch,
-    /// Which tickets of fragments are out.
-    waiting: [bool; WAITING_MAX],
+    /// Fragments that wait, by ticket.
+    waiting: Vec<Option<Incoming>>,
+    /// Those whose first fragment has come.
+    again: Vec<Incoming>,
     now: Tick,
 }
 
 impl World {
     fn new(settings: u8) -> Self {
+        let limit = u32::from(settings >> 4 & 3);
         let shard = ShardConfig {
-            per_interface: portcullis::conntrack::PerInterface::default(),
+            per_interface: PerInterface {
+                max_flows: limit * 3,
+                new_per_second: if settings & 64 != 0 { limit } else { 0 },
+            },
             max_flows: FLOWS_MAX,
             timeouts: Timeouts::default(),
             tcp_pickup: match settings & 1 {
@@ -140,79 +157,131 @@ impl World {
         Self {
             config: PipelineConfig {
                 links: vec![LinkRules::default()],
+                icmp_errors: match settings & 4 {
+                    0 => IcmpErrors::Related,
+                    _ => IcmpErrors::Rules,
+                },
+                on_rule_removed: match settings & 8 {
+                    0 => OnRuleRemoved::Keep,
+                    _ => OnRuleRemoved::Revalidate,
+                },
                 ..PipelineConfig::default()
             },
             shard: Shard::new(&shard, Tick(0)),
             steering: Steering::new([3, 4], 2),
             batch: Batch::default(),
-            waiting: [false; WAITING_MAX],
+            waiting: vec![None; WAITING_MAX],
+            again: Vec::new(),
             now: Tick(0),
         }
     }
 
-    /// One batch: each frame has one fate.
-    fn run(&mut self, frames: &[(PortSide, &[u8])], generation: usize, is_steered: bool) {
+    /// One batch, and what waited for it: each frame has one fate.
+    fn run(&mut self, frames: Vec<Incoming>, generation: usize, is_steered: bool) {
+        self.judge(frames, generation, is_steered, Origin::Queue);
+        // Each fragment waits at most once more for every other.
+        for _ in 0..=WAITING_MAX {
+            while let Some((ticket, release)) = self.shard.pop_released() {
+                let frame = self.waiting[ticket.index()].take();
+                let frame = frame.expect("released, and never held");
+                if release == Release::Retry {
+                    self.again.push(frame);
+                }
+            }
+            if self.again.is_empty() {
+                break;
+            }
+            let rest = self.again.split_off(self.again.len().min(BATCH_MAX));
+            let frames = std::mem::replace(&mut self.again, rest);
+            self.judge(frames, generation, is_steered, Origin::Steered);
+        }
+        assert!(self.again.is_empty(), "asked about again without end");
+        self.shard.expire(self.now);
+    }
+
+    fn judge(
+        &mut self,
+        frames: Vec<Incoming>,
+        generation: usize,
+        is_steered: bool,
+        origin: Origin,
+    ) {
         self.batch.clear();
         let place = Place {
             config: &self.config,
             steering: is_steered.then_some((&self.steering, WorkerId(0))),
         };
-        for &(side, bytes) in frames {
+        for (side, bytes) in &frames {
             let arrival = Arrival {
                 link: LinkId(0),
-                side,
+                side: *side,
                 original_len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             };
-            self.batch.push(bytes, arrival, &place, Origin::Queue);
+            self.batch.push(bytes, arrival, &place, &self.shard, origin);
         }
         let before = self.shard.stats();
         let snapshot = &SNAPSHOTS[generation];
         self.batch.run(&place, &mut self.shard, snapshot, self.now);
-        let mut fates = 0;
-        for (fate, &(side, bytes)) in self.batch.fates().zip(frames) {
+        let (count, mut fates) = (frames.len(), 0);
+        for (fate, frame) in self.batch.fates().zip(frames) {
             fates += 1;
             match fate {
                 Fate::HandOver(owner) | Fate::HandOverPiece(owner, _) => {
                     assert!(is_steered && owner == WorkerId(1));
                 }
-                // Given again only after it was released, which nobody does before the next batch.
                 Fate::Hold(ticket) => {
-                    let is_taken = std::mem::replace(&mut self.waiting[ticket.index()], true);
-                    assert!(!is_taken, "a ticket is given once");
+                    let is_early = matches!(piece_of(&frame.1), Some(Fragment::Later { .. }));
+                    assert!(is_early, "nothing else waits");
+                    let former = self.waiting[ticket.index()].replace(frame);
+                    assert!(former.is_none(), "a ticket is given once");
                 }
                 Fate::Judged(outcome) => {
                     let is_pass = matches!(outcome.verdict, Verdict::Pass(_));
+                    let is_fragment = outcome.verdict == Verdict::Drop(DropReason::Fragment);
+                    assert!(!is_fragment || piece_of(&frame.1).is_some(), "a whole one");
+                    let bytes = &frame.1;
                     let is_malformed = matches!(parse(bytes, bytes.len()), Parsed::Malformed(_));
-                    assert!(!is_pass || !is_malformed, "{side:?} {bytes:?}");
+                    assert!(!is_pass || !is_malformed, "{frame:?}");
                 }
             }
         }
-        assert_eq!(fates, frames.len(), "one fate each");
-        while let Some((ticket, _)) = self.shard.pop_released() {
-            let is_taken = std::mem::take(&mut self.waiting[ticket.index()]);
-            assert!(is_taken, "released, and never held");
-        }
+        assert_eq!(fates, count, "one fate each");
         let after = self.shard.stats();
         assert!(after.flows <= FLOWS_MAX && after.opened >= before.opened);
-        assert!(after.opened - before.opened <= frames.len() as u64);
-        self.shard.expire(self.now);
+        assert!(after.opened - before.opened <= count as u64);
     }
+}
+
+/// Which piece of a datagram a frame is.
+fn piece_of(bytes: &[u8]) -> Option<Fragment> {
+    let Parsed::Ip(packet) = parse(bytes, bytes.len()) else {
+        return None;
+    };
+    Some(packet.fragment).filter(|fragment| *fragment != Fragment::Whole)
 }
 
 /// The whole decision: bytes are settings, then batches of frames with times between them.
 ///
-/// A frame is a byte of flags (which port; end of the batch; a leap of time; the other snapshot;
-/// steered), its length in two bytes, and its bytes.
+/// A frame is a byte of flags (1 which port; 2 end of the batch; 4 a leap of time; 8 and 16 the
+/// other snapshot; 32 steered; 64 described), two bytes of length, and its bytes or, where it is
+/// described, those of [`spoken::frame`].
 pub(crate) fn batch(data: &[u8]) {
     let Some((&settings, mut rest)) = data.split_first() else {
         return;
     };
     let mut world = World::new(settings);
-    let mut frames: Vec<(PortSide, &[u8])> = Vec::new();
+    let mut frames: Vec<Incoming> = Vec::new();
     while let [flags, low, high, tail @ ..] = rest {
-        let len = usize::from(u16::from_le_bytes([*low, *high])).min(tail.len());
-        let (bytes, tail) = tail.split_at(len);
+        let len = match flags & 64 {
+            0 => usize::from(u16::from_le_bytes([*low, *high])),
+            _ => SPOKEN_LEN,
+        };
+        let (bytes, tail) = tail.split_at(len.min(tail.len()));
         rest = tail;
+        let bytes = match bytes.first_chunk() {
+            Some(spoken) if flags & 64 != 0 => spoken::frame(spoken),
+            _ => bytes.to_vec(),
+        };
         frames.push((PortSide::ALL[usize::from(flags & 1)], bytes));
         if flags & 2 != 0 || frames.len() == BATCH_MAX || rest.len() < 3 {
             let leap = match flags & 4 {
@@ -220,8 +289,8 @@ pub(crate) fn batch(data: &[u8]) {
                 _ => Duration::from_secs(u64::from(*low) * 4),
             };
             world.now = world.now + leap;
-            world.run(&frames, usize::from(flags & 24 == 24), flags & 32 != 0);
-            frames.clear();
+            let frames = std::mem::take(&mut frames);
+            world.run(frames, usize::from(flags & 24 == 24), flags & 32 != 0);
         }
     }
 }

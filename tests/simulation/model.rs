@@ -14,13 +14,19 @@ use portcullis::pipeline::{IcmpErrors, OnRuleRemoved, Unregistered};
 use portcullis::snapshot::Question;
 use portcullis::types::{Direction, DropReason, Generation, LinkId, PassReason, PortSide, Verdict};
 
+use crate::exempt::{Exempt, Exemption};
+use crate::pieces::First;
+use crate::quota::Quota;
 use crate::rules::{Answer, Owner, Version};
 
-/// Deadlines are kept to about two milliseconds.
-const SLACK: Duration = Duration::from_millis(5);
+/// Now and the deadline are kept to 2^24 ns each.
+const SLACK: Duration = Duration::from_nanos(2 << 24);
 
 /// What rules and flags say of a packet in mid-stream where only a SYN opens.
 const REFUSED: Verdict = Verdict::Drop(DropReason::Invalid);
+
+/// What becomes of a later piece whose first one has no connection and needs one.
+const NO_FIRST: Verdict = Verdict::Drop(DropReason::Fragment);
 
 /// A set of verdicts.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -43,15 +49,15 @@ impl Verdicts {
         }
     }
 
-    fn pass(reason: PassReason) -> Self {
+    pub(crate) fn pass(reason: PassReason) -> Self {
         Self(Self::bit(Verdict::Pass(reason)))
     }
 
-    fn drop(reason: DropReason) -> Self {
+    pub(crate) fn drop(reason: DropReason) -> Self {
         Self(Self::bit(Verdict::Drop(reason)))
     }
 
-    fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
@@ -97,9 +103,11 @@ impl Seen<'_> {
 }
 
 /// What the configuration says, as far as the model has to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Manners {
-    pub(crate) unregistered: Unregistered,
+    /// By link.
+    pub(crate) unregistered: Vec<Unregistered>,
+    pub(crate) exempt: Exempt,
     pub(crate) is_syn_only: bool,
     pub(crate) icmp_errors: IcmpErrors,
     pub(crate) on_rule_removed: OnRuleRemoved,
@@ -159,34 +167,80 @@ impl Connection {
 #[derive(Debug)]
 pub(crate) struct Model {
     manners: Manners,
+    quota: Quota,
     /// Of the connections that a key may have had the table has one; the model need not know
     /// which.
     connections: HashMap<FlowKey, Vec<Connection>>,
 }
 
-/// What the rules say of a packet, and the connection that they admit by it.
-type Ruling = (Verdicts, Option<Connection>);
+/// What the rules say of a packet, and the connection that they admit by it, with the interface's
+/// name.
+type Ruling = (Verdicts, Option<(String, Connection)>);
 
 impl Model {
-    pub(crate) fn new(manners: Manners) -> Self {
+    pub(crate) fn new(manners: Manners, quota: Quota) -> Self {
         Self {
             manners,
+            quota,
             connections: HashMap::new(),
         }
     }
 
-    /// The verdicts that are right for a frame that is judged now; learns from it.
-    pub(crate) fn judge(&mut self, version: &Version, seen: Seen<'_>, now: Tick) -> Verdicts {
+    /// The verdicts that are right for a whole frame that `worker` judges now; learns from it.
+    pub(crate) fn judge(
+        &mut self,
+        version: &Version,
+        seen: Seen<'_>,
+        worker: usize,
+        now: Tick,
+    ) -> Verdicts {
+        let exempt = &self.manners.exempt;
         match seen.parsed() {
             Parsed::Malformed(_) => Verdicts::drop(DropReason::Malformed),
+            Parsed::NotIp { ethertype } if exempt.ethertypes.contains(&ethertype) => {
+                Verdicts::pass(PassReason::Exempt)
+            }
             Parsed::NotIp { .. } => Verdicts::drop(DropReason::NotIp),
             Parsed::Arp(arp) => self.arp(version, seen, &arp),
-            Parsed::Ip(packet) => match exemption(&packet, seen.side) {
+            Parsed::Ip(packet) => match exempt.exemption(&packet, seen.side) {
                 Exemption::Yes => Verdicts::pass(PassReason::Exempt),
                 Exemption::For(address) => self.speaks_for(version, seen, &packet, address),
-                Exemption::No => self.packet(version, seen, &packet, now),
+                Exemption::No => {
+                    let flow = FlowKey::of(seen.link_id(), &packet);
+                    self.packet(version, seen, &packet, flow, (worker, now))
+                }
             },
         }
+    }
+
+    /// The same for a piece of a datagram whose first piece is known.
+    pub(crate) fn judge_piece(
+        &mut self,
+        version: &Version,
+        seen: Seen<'_>,
+        first: &First,
+        worker: usize,
+        now: Tick,
+    ) -> Verdicts {
+        let Parsed::Ip(piece) = seen.parsed() else {
+            panic!("no piece of anything");
+        };
+        let packet = first.complete(&piece);
+        self.packet(version, seen, &packet, first.flow, (worker, now))
+    }
+
+    /// The piece of a datagram that a frame is, unless it is exempt.
+    pub(crate) fn piece(&self, seen: Seen<'_>) -> Option<IpPacket> {
+        let Parsed::Ip(packet) = seen.parsed() else {
+            return None;
+        };
+        let is_piece = packet.fragment != Fragment::Whole && !self.is_exempt(&packet, seen.side);
+        is_piece.then_some(packet)
+    }
+
+    /// Whether a packet passes whatever the policy is.
+    pub(crate) fn is_exempt(&self, packet: &IpPacket, side: PortSide) -> bool {
+        matches!(self.manners.exempt.exemption(packet, side), Exemption::Yes)
     }
 
     fn packet(
@@ -194,12 +248,23 @@ impl Model {
         version: &Version,
         seen: Seen<'_>,
         packet: &IpPacket,
-        now: Tick,
+        flow: Option<(FlowKey, End)>,
+        (worker, now): (usize, Tick),
     ) -> Verdicts {
-        let (by_rules, opens) = self.rules(version, seen, packet, now);
-        let Some((key, from)) = FlowKey::of(seen.link_id(), packet) else {
-            return by_rules.or(self.related(version, seen, packet, by_rules, now));
+        let (mut by_rules, mut opens) = self.rules(version, seen, packet, now);
+        let Some((key, from)) = flow else {
+            return match packet.fragment {
+                Fragment::Whole => by_rules.or(self.related(version, seen, packet, by_rules, now)),
+                _ => by_rules,
+            };
         };
+        if let Fragment::Later { .. } = packet.fragment
+            && let Some((_, opened)) = opens.take()
+            && opened.answer == Answer::Tracked
+        {
+            // The first one would have opened the connection, and had no room or was refused.
+            by_rules = Verdicts::drop(DropReason::Fragment);
+        }
         let inside = match seen.side {
             PortSide::Inside => from,
             PortSide::Outside => from.opposite(),
@@ -211,14 +276,15 @@ impl Model {
                 known.packets[usize::from(from == End::High)] += 1;
                 let hit = Verdicts::pass(known.reason()).or(Verdicts::drop(DropReason::Invalid));
                 verdicts = verdicts.or(hit);
-            } else if by_rules.is_only(REFUSED) {
+            } else if by_rules.is_only(REFUSED) || by_rules.is_only(NO_FIRST) {
                 // On the wrong side of a flow it is judged by the rules alone, not by its flags.
                 verdicts = verdicts.or(Verdicts::pass(PassReason::Rule));
             }
         }
-        if let Some(mut opened) = opens {
+        if let Some((interface, mut opened)) = opens {
+            let refusals = self.quota.open(worker, &interface, key, now);
             if opened.answer == Answer::Tracked {
-                verdicts = verdicts.or(Verdicts::drop(DropReason::TableFull));
+                verdicts = verdicts.or(refusals);
             }
             opened.inside = inside;
             opened.packets[usize::from(from == End::High)] = 1;
@@ -232,7 +298,7 @@ impl Model {
         verdicts
     }
 
-    /// The connections of a key that may still be in the gateway's table, held against the policy
+    /// The connections of a key that may still be in the gateway's table, held against the rules
     /// in force as the table holds them: when a packet asks for them.
     fn known(
         &mut self,
@@ -252,13 +318,10 @@ impl Model {
             if known.generation == version.generation {
                 return true;
             }
-            let owner = |end| version.owner(seen.link, key.vlan, key.end(end).0);
-            let Some((interface, serial)) = owner(known.inside) else {
+            let (inside, _) = key.end(known.inside);
+            let Some((interface, _)) = version.owner(seen.link, key.vlan, inside) else {
                 return false;
             };
-            if serial != known.serial || owner(known.inside.opposite()).is_some() {
-                return false;
-            }
             known.generation = version.generation;
             if known.answer == Answer::Tracked && keeps {
                 return true;
@@ -284,7 +347,7 @@ impl Model {
             PortSide::Outside => (owner_of(destination), Direction::Ingress),
         };
         let Some(owner) = owner else {
-            let verdicts = match self.manners.unregistered {
+            let verdicts = match self.manners.unregistered[seen.link] {
                 Unregistered::Pass => Verdicts::pass(PassReason::Unregistered),
                 Unregistered::Drop => Verdicts::drop(DropReason::Unregistered),
             };
@@ -349,7 +412,7 @@ impl Model {
         match (admission(packet, self.manners.is_syn_only), answer) {
             (Admission::Opens, _) => (
                 Verdicts::pass(reason),
-                Some(connection).filter(|_| !is_reply),
+                (!is_reply).then(|| (interface.id.to_string(), connection)),
             ),
             (Admission::Refused, Answer::Tracked) => (Verdicts::drop(DropReason::Invalid), None),
             (Admission::Passes | Admission::Refused, _) => (Verdicts::pass(reason), None),
@@ -402,8 +465,8 @@ impl Model {
         let announces = arp.operation == 2 || arp.sender != 0 && arp.sender == arp.target;
         let is_link_local = arp.sender >> 16 == 0xa9fe;
         let is_owned = |address| version.owner(seen.link, arp.vlan, address).is_some();
-        let is_foreign =
-            self.manners.unregistered == Unregistered::Drop && !is_owned(Address::V4(arp.sender));
+        let is_foreign = self.manners.unregistered[seen.link] == Unregistered::Drop
+            && !is_owned(Address::V4(arp.sender));
         if seen.side == PortSide::Inside && announces && !is_link_local && is_foreign {
             return Verdicts::drop(DropReason::Spoofed);
         }
@@ -418,10 +481,28 @@ impl Model {
         address: Address,
     ) -> Verdicts {
         let owner: Option<Owner<'_>> = version.owner(seen.link, packet.vlan, address);
-        if owner.is_some() || self.manners.unregistered == Unregistered::Pass {
+        if owner.is_some() || self.manners.unregistered[seen.link] == Unregistered::Pass {
             return Verdicts::pass(PassReason::Exempt);
         }
         Verdicts::drop(DropReason::Spoofed)
+    }
+
+    /// A policy comes into force: connections end with the interface or the address that they were
+    /// of, and with a far end that is registered from now on, whether a packet asks or not.
+    pub(crate) fn publish(&mut self, version: &Version) {
+        self.connections.retain(|key, known| {
+            let owner = |end| version.owner(key.link.index(), key.vlan, key.end(end).0);
+            known.retain(|known| {
+                let is_same = owner(known.inside).is_some_and(|(_, serial)| serial == known.serial);
+                is_same && owner(known.inside.opposite()).is_none()
+            });
+            !known.is_empty()
+        });
+    }
+
+    /// Whether the table may have a connection of this key.
+    pub(crate) fn may_have(&self, key: &FlowKey) -> bool {
+        self.connections.contains_key(key)
     }
 
     /// Forgets those that cannot be alive any more.
@@ -431,59 +512,6 @@ impl Model {
             known.retain(lives);
             !known.is_empty()
         });
-    }
-}
-
-/// Whether a packet passes whatever the policy is.
-pub(crate) fn is_exempt(packet: &IpPacket, side: PortSide) -> bool {
-    matches!(exemption(packet, side), Exemption::Yes)
-}
-
-enum Exemption {
-    Yes,
-    For(Address),
-    No,
-}
-
-/// semantics.md, "Never filtered", without a list.
-fn exemption(packet: &IpPacket, side: PortSide) -> Exemption {
-    let is_v4 = matches!(packet.addresses.source(), Address::V4(_));
-    let is_outside = side == PortSide::Outside;
-    if packet.protocol == 2 && is_v4 {
-        return Exemption::Yes;
-    }
-    if packet.fragment != Fragment::Whole {
-        return Exemption::No;
-    }
-    match packet.transport {
-        Transport::Udp {
-            source_port,
-            destination_port,
-        } => {
-            let (client, server) = if is_v4 { (68, 67) } else { (546, 547) };
-            let expected = match side {
-                PortSide::Inside => (client, server),
-                PortSide::Outside => (server, client),
-            };
-            match (source_port, destination_port) == expected {
-                true => Exemption::Yes,
-                false => Exemption::No,
-            }
-        }
-        Transport::Icmp { kind, target, .. } if !is_v4 && packet.protocol == 58 => {
-            match (kind, packet.hop_limit) {
-                (130..=132 | 143, _) | (133 | 135, 255) => Exemption::Yes,
-                (134 | 137, 255) if is_outside => Exemption::Yes,
-                (136, 255) if is_outside => Exemption::Yes,
-                (136, 255) => match target {
-                    Some(target) if target >> 118 == 0x3fa => Exemption::Yes,
-                    Some(target) => Exemption::For(Address::V6(target)),
-                    None => Exemption::No,
-                },
-                _ => Exemption::No,
-            }
-        }
-        _ => Exemption::No,
     }
 }
 

@@ -8,7 +8,7 @@ use portcullis::policy::{self, KnownLinks, Policy};
 
 use crate::random::Random;
 
-pub(crate) const LINKS: [&str; 2] = ["alpha", "beta"];
+pub(crate) const LINKS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// Protected hosts of each link.
 pub(crate) const HOSTS: usize = 5;
 
@@ -60,6 +60,11 @@ pub(crate) fn document(random: &mut Random, links: usize) -> String {
             } else {
                 index
             };
+            // And sometimes the interface is on the other link, if there is one.
+            let link_name = match random.once_in(16) {
+                true => LINKS[links - 1 - link],
+                false => link_name,
+            };
             let vlan = if random.once_in(12) {
                 "vlan = 20\n"
             } else {
@@ -67,9 +72,9 @@ pub(crate) fn document(random: &mut Random, links: usize) -> String {
             };
             write!(
                 text,
-                "[interfaces.{link_name}-{name}]\naddresses = [\"{}\", \"{}\"]\n\
+                "[interfaces.{}-{name}]\naddresses = [\"{}\", \"{}\"]\n\
                  groups = [{groups}]\nlink = \"{link_name}\"\n{vlan}",
-                addresses[0], addresses[1],
+                LINKS[link], addresses[0], addresses[1],
             )
             .unwrap();
         }

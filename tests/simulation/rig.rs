@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use portcullis::clock::Tick;
 use portcullis::conntrack::{Shard, ShardConfig, Timeouts};
-use portcullis::pipeline::{LinkRules, PipelineConfig, Steering};
+use portcullis::pipeline::{LinkRules, PipelineConfig, Steering, Unregistered};
 use portcullis::port::{ChunkAddr, FaultPort, FrameTape};
 use portcullis::snapshot::SnapshotReader;
 use portcullis::types::{LinkId, PortSide, WorkerId};
@@ -23,6 +23,8 @@ pub(crate) struct Rig {
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) memories: Vec<Arc<FrameTape>>,
     pub(crate) steering: Steering,
+    /// Secrets of each worker's tables.
+    pub(crate) seeds: Vec<[u64; 2]>,
 }
 
 pub(crate) fn link_id(link: usize) -> LinkId {
@@ -67,18 +69,23 @@ impl Rig {
         let routes = Routes {
             senders: vec![[receivers.clone(), receivers.clone()]; shape.links],
         };
-        let rules = LinkRules {
-            unregistered: shape.unregistered,
-        };
+        let rules = |&unregistered: &Unregistered| LinkRules { unregistered };
         let config = Arc::new(PipelineConfig {
-            links: vec![rules; shape.links],
+            links: shape
+                .unregistered
+                .iter()
+                .map(rules)
+                .take(shape.links)
+                .collect(),
+            exempt: shape.exempt.rules(),
             icmp_errors: shape.icmp_errors,
             on_rule_removed: shape.on_rule_removed,
-            ..PipelineConfig::default()
         });
         let steering = Steering::new([random.next(), random.next()], shape.workers);
+        let seed = |_| [random.next(), random.next()];
+        let seeds: Vec<_> = (0..shape.workers).map(seed).collect();
         let mut workers = Vec::new();
-        for (id, reader) in ids.into_iter().zip(readers) {
+        for ((id, reader), seed) in ids.into_iter().zip(readers).zip(&seeds) {
             let queues = match receivers.contains(&id) {
                 true => queues(random, shape),
                 false => Vec::new(),
@@ -94,7 +101,7 @@ impl Rig {
             let mut worker = Worker::new(WorkerSetup {
                 lanes,
                 memories: memories.clone(),
-                shard: shard(random, shape, now),
+                shard: shard(*seed, shape, now),
                 reader,
                 config: Arc::clone(&config),
                 steering: steering.clone(),
@@ -108,6 +115,7 @@ impl Rig {
             exchange,
             memories,
             steering,
+            seeds,
         }
     }
 
@@ -141,14 +149,14 @@ fn queues(random: &mut Random, shape: &Shape) -> Vec<OwnQueue<SimPort>> {
     queues
 }
 
-fn shard(random: &mut Random, shape: &Shape, now: Tick) -> Shard {
+fn shard(seed: [u64; 2], shape: &Shape, now: Tick) -> Shard {
     let config = ShardConfig {
-        per_interface: portcullis::conntrack::PerInterface::default(),
+        per_interface: shape.per_interface,
         max_flows: shape.max_flows,
         timeouts: Timeouts::default(),
         tcp_pickup: shape.tcp_pickup,
         tcp_strict: shape.tcp_strict,
-        seed: [random.next(), random.next()],
+        seed,
     };
     Shard::new(&config, now)
 }

@@ -1,12 +1,14 @@
 //! What one seed builds: how many of everything, and how bad the weather is.
 
-use portcullis::conntrack::TcpPickup;
+use portcullis::conntrack::{PerInterface, TcpPickup};
 use portcullis::pipeline::{IcmpErrors, OnRuleRemoved, Unregistered};
 use portcullis::port::FaultRates;
 
+use crate::exempt::Exempt;
+use crate::policies::LINKS;
 use crate::random::Random;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) links: usize,
     pub(crate) workers: u16,
@@ -19,9 +21,12 @@ pub(crate) struct Shape {
     pub(crate) fill_max: usize,
     pub(crate) burst: usize,
     pub(crate) max_flows: u32,
+    pub(crate) per_interface: PerInterface,
+    pub(crate) exempt: Exempt,
     pub(crate) tcp_pickup: TcpPickup,
     pub(crate) tcp_strict: bool,
-    pub(crate) unregistered: Unregistered,
+    /// By link.
+    pub(crate) unregistered: Vec<Unregistered>,
     pub(crate) icmp_errors: IcmpErrors,
     pub(crate) on_rule_removed: OnRuleRemoved,
     pub(crate) faults: FaultRates,
@@ -32,7 +37,10 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    pub(crate) fn new(random: &mut Random) -> Self {
+    /// Of four seeds in a row one limits what an interface has, one how fast it gets it, and one
+    /// has small tables.
+    pub(crate) fn new(random: &mut Random, seed: u64) -> Self {
+        let per_interface = per_interface(random, seed);
         let workers = random.port(1, 4);
         let with_queues = match random.once_in(3) {
             true => random.port(1, workers),
@@ -49,24 +57,32 @@ impl Shape {
             transmit_refusal: rate(100),
         };
         Self {
-            links: 1 + random.below(2),
+            links: 1 + random.below(LINKS.len()),
             workers,
             with_queues,
-            chunks: *random.pick(&[48, 96, 256]),
+            chunks: *random.pick(&[48, 96, 256, 512]),
             inbox_frames: *random.pick(&[4, 16, 128]),
             sent_max: *random.pick(&[4, 16, 64]),
             fill_max: *random.pick(&[8, 32, 128]),
             burst: *random.pick(&[1, 7, 64]),
-            max_flows: *random.pick(&[8, 64, 1024]),
+            max_flows: match seed % 4 {
+                0 | 1 => 1024,
+                2 => *random.pick(&[8, 64, 1024]),
+                _ => *random.pick(&[1, 4, 8]),
+            },
+            per_interface,
+            exempt: Exempt::new(random),
             tcp_pickup: match random.once_in(3) {
                 true => TcpPickup::SynOnly,
                 false => TcpPickup::Rules,
             },
             tcp_strict: random.once_in(3),
-            unregistered: match random.once_in(4) {
-                true => Unregistered::Pass,
-                false => Unregistered::Drop,
-            },
+            unregistered: (0..LINKS.len())
+                .map(|_| match random.once_in(4) {
+                    true => Unregistered::Pass,
+                    false => Unregistered::Drop,
+                })
+                .collect(),
             icmp_errors: match random.once_in(4) {
                 true => IcmpErrors::Rules,
                 false => IcmpErrors::Related,
@@ -79,5 +95,20 @@ impl Shape {
             slow: random.once_in(2).then(|| random.port(0, workers)),
             sleeps: !random.once_in(3),
         }
+    }
+}
+
+/// One kind of limit at a time, so that it can be told which one refused.
+fn per_interface(random: &mut Random, seed: u64) -> PerInterface {
+    let (max_flows, new_per_second) = match seed % 4 {
+        0 => (1 + random.number(4), 0),
+        1 => (0, 1 + random.number(12)),
+        // Counts, and never refuses.
+        2 if random.once_in(4) => (u32::MAX, 0),
+        _ => (0, 0),
+    };
+    PerInterface {
+        max_flows,
+        new_per_second,
     }
 }

@@ -12,6 +12,8 @@ use crate::random::Random;
 
 /// Bytes of one message.
 const MESSAGE_LEN: u32 = 10;
+/// Bytes of one that may be cut in pieces, where the protocol does not count them.
+const LARGE_LEN: usize = 80;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -33,6 +35,8 @@ pub(crate) struct Talk {
     pub(crate) client_port: u16,
     pub(crate) server_port: u16,
     sequences: [u32; 2],
+    /// Bytes of a piece, where its messages go in pieces.
+    pub(crate) piece_len: Option<usize>,
     /// Questions that are asked.
     rounds: u32,
     /// The message that is under way; the client has the even ones.
@@ -88,6 +92,7 @@ impl Talk {
             client_port: random.port(40_000, 30),
             server_port: *random.pick(&[80, 80, 443, 22, 8010, 53, 53, 9999]),
             sequences: [random.number(u32::MAX), random.number(u32::MAX)],
+            piece_len: random.once_in(4).then(|| *random.pick(&[8, 24, 24, 32])),
             rounds: 1 + random.number(6),
             step: 0,
             again_ns: 0,
@@ -133,12 +138,16 @@ impl Talk {
             false => (self.server_port, self.client_port),
         };
         let short = u16::try_from(message / 2).unwrap();
+        let frame = match self.piece_len {
+            Some(_) => frame.payload_len(LARGE_LEN),
+            None => frame.payload(&message.to_be_bytes()),
+        };
         match self.kind {
-            Kind::Tcp => self.segment(frame.tcp(from, to), message),
-            Kind::Udp => frame.udp(from, to).payload(&message.to_be_bytes()),
+            Kind::Tcp => self.segment(frame.payload(&[]).tcp(from, to), message),
+            Kind::Udp => frame.udp(from, to),
             Kind::Echo if is_client => frame.echo_request(self.client_port, short),
             Kind::Echo => frame.echo_reply(self.client_port, short),
-            Kind::Other => frame.protocol(47).payload(&message.to_be_bytes()),
+            Kind::Other => frame.protocol(47),
         }
     }
 

@@ -1,7 +1,9 @@
 //! What arrives: talks, what the network makes of them, and what nobody asked for.
 
+use std::collections::VecDeque;
+
+use portcullis::packet::Address;
 use portcullis::packet::build::{self, FrameBuilder};
-use portcullis::packet::{Address, Fragment, IpPacket, Parsed, parse};
 use portcullis::types::PortSide;
 
 use crate::policies::{HOSTS, host};
@@ -17,6 +19,8 @@ const TRIES_MAX: u32 = 6;
 const UNDER_WAY_MAX: usize = 512;
 /// Old frames that may come again.
 const OLD_MAX: usize = 64;
+/// Messages in pieces that somebody may add pieces to.
+const CUT_MAX: usize = 16;
 
 /// Whose frame it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +43,25 @@ pub(crate) struct Coming {
     pub(crate) origin: Origin,
 }
 
+/// A message in pieces.
+#[derive(Clone, Debug)]
+struct Cut {
+    id: u32,
+    link: usize,
+    side: PortSide,
+    /// Without its payload.
+    frame: FrameBuilder,
+}
+
 #[derive(Debug)]
 pub(crate) struct Traffic {
     links: usize,
     talks: Vec<(u64, Talk)>,
     under_way: Vec<Coming>,
     old: Vec<Coming>,
+    /// Messages that went in pieces lately: id, where, and from whom to whom.
+    cut: VecDeque<Cut>,
+    datagrams: u32,
     started: u64,
     pub(crate) finished: u64,
     pub(crate) given_up: u64,
@@ -59,6 +76,8 @@ impl Traffic {
                 .collect(),
             under_way: Vec::new(),
             old: Vec::new(),
+            cut: VecDeque::new(),
+            datagrams: random.number(u32::MAX),
             started: TALKS as u64,
             finished: 0,
             given_up: 0,
@@ -85,6 +104,9 @@ impl Traffic {
         }
         if random.once_in(300) {
             self.flood(random);
+        }
+        if random.once_in(600) {
+            self.flood_pieces(random);
         }
     }
 
@@ -147,21 +169,53 @@ impl Traffic {
     fn send(&mut self, place: usize) {
         let (number, talk) = &self.talks[place];
         let message = talk.step;
-        let coming = Coming {
-            link: talk.link,
-            side: talk.side_of(message),
-            bytes: talk.message(message).build(),
-            origin: Origin::Talk {
-                place,
-                number: *number,
-                message,
-            },
+        let (link, side) = (talk.link, talk.side_of(message));
+        let frame = talk.message(message);
+        let origin = Origin::Talk {
+            place,
+            number: *number,
+            message,
         };
-        self.push(coming);
+        let Some(piece_len) = talk.piece_len else {
+            return self.push(Coming {
+                link,
+                side,
+                bytes: frame.build(),
+                origin,
+            });
+        };
+        let id = self.next_datagram();
+        let mut pieces = frame.fragments(id, piece_len);
+        self.cut.truncate(CUT_MAX - 1);
+        let frame = frame.payload(&[]);
+        self.cut.push_front(Cut {
+            id,
+            link,
+            side,
+            frame,
+        });
+        let last = pieces.pop();
+        for bytes in pieces {
+            self.push_noise(link, side, bytes);
+        }
+        // The talk goes on when the last piece arrives.
+        if let Some(bytes) = last {
+            self.push(Coming {
+                link,
+                side,
+                bytes,
+                origin,
+            });
+        }
+    }
+
+    fn next_datagram(&mut self) -> u32 {
+        self.datagrams = self.datagrams.wrapping_add(1);
+        self.datagrams
     }
 
     fn push(&mut self, coming: Coming) {
-        if self.under_way.len() < UNDER_WAY_MAX && !is_fragment(&coming.bytes) {
+        if self.under_way.len() < UNDER_WAY_MAX {
             self.under_way.push(coming);
         }
     }
@@ -181,7 +235,7 @@ impl Traffic {
         let (link, side) = (talk.link, *random.pick(&PortSide::ALL));
         let message = random.number(talk.len());
         let sent = talk.message(message);
-        match random.below(10) {
+        match random.below(12) {
             // The same frame at the other port.
             0 => self.push_noise(link, talk.side_of(message).opposite(), sent.build()),
             1 => {
@@ -201,29 +255,99 @@ impl Traffic {
                 self.push_noise(link, side, frame.build());
             }
             5 => {
-                // About the talk, from its server or from anybody on the way.
-                let is_real = random.once_in(2);
-                let from = match is_real {
-                    true => talk.server,
-                    false => stranger(random, matches!(talk.client, Address::V6(_))),
+                // About a message, from the other end or from anybody on the way; mostly to
+                // who sent it.
+                let is_client = message.is_multiple_of(2);
+                let (sender, other) = match is_client {
+                    true => (talk.client, talk.server),
+                    false => (talk.server, talk.client),
                 };
-                let error = build::between(from, talk.client);
-                let error = error.icmp_error(3, random.byte() % 5, &talk.message(message & !1));
-                self.push_noise(link, talk.client_side.opposite(), error.build());
+                let is_v6 = matches!(talk.client, Address::V6(_));
+                let from = match random.once_in(2) {
+                    true => other,
+                    false => stranger(random, is_v6),
+                };
+                let to = match random.once_in(3) {
+                    true => address(&host(link, random.below(HOSTS))[usize::from(is_v6)]),
+                    false => sender,
+                };
+                let kind = match is_v6 {
+                    true => 1 + random.byte() % 4,
+                    false => *random.pick(&[3, 3, 11, 12]),
+                };
+                let error = build::between(from, to);
+                let error = error.icmp_error(kind, random.byte() % 5, &sent);
+                let side = talk.side_of(message).opposite();
+                self.push_noise(link, side, error.build());
             }
             6 if !self.old.is_empty() => {
                 let mut again = random.pick(&self.old).clone();
                 again.origin = Origin::Noise;
                 self.push(again);
             }
+            7 if random.once_in(2) => {
+                // Between two hosts of the link, in pieces.
+                let [from, to] = [0; 2].map(|_| address(&host(link, random.below(HOSTS))[0]));
+                let frame = build::between(from, to).udp(random.port(1, 9000), 53);
+                let id = self.next_datagram();
+                for bytes in frame.payload_len(40).fragments(id, 24) {
+                    self.push_noise(link, PortSide::Inside, bytes);
+                }
+            }
             7 => self.push_noise(link, side, unregistered(random, link).build()),
             8 => self.push_noise(link, side, exempt(random, link).build()),
+            9 | 10 => self.piece(random),
             _ => {
                 let from = address(&host(link, random.below(HOSTS))[0]);
                 let spoofed = build::between(from, stranger(random, false));
                 let frame = spoofed.udp(random.port(1, 9000), random.port(1, 9000));
                 self.push_noise(link, PortSide::Outside, frame.build());
             }
+        }
+    }
+
+    /// A piece that nobody cut: of a message under way, over other pieces, past its end, or first
+    /// again; from its own side or from the other.
+    fn piece(&mut self, random: &mut Random) {
+        if self.cut.is_empty() {
+            return;
+        }
+        let cut = &self.cut[random.below(self.cut.len())];
+        let (link, frame) = (cut.link, cut.frame.clone());
+        let side = match random.once_in(5) {
+            true => cut.side.opposite(),
+            false => cut.side,
+        };
+        let id = match random.once_in(5) {
+            true => self.next_datagram(),
+            false => cut.id,
+        };
+        let offset = 8 * random.port(0, 14);
+        // Small ones cut the header of what they are a piece of.
+        let frame = match offset {
+            0 if random.once_in(3) => frame.protocol(6).payload_len(8 * random.below(3)),
+            0 => frame.payload_len(8 * random.below(4)),
+            _ => frame.payload_len(1 + random.below(40)),
+        };
+        let piece = frame.fragment(id, offset, random.once_in(2));
+        self.push_noise(link, side, piece.build());
+    }
+
+    /// Many pieces of datagrams of which nothing else comes.
+    fn flood_pieces(&mut self, random: &mut Random) {
+        let link = random.below(self.links);
+        let is_v6 = random.once_in(3);
+        let target = address(&host(link, random.below(HOSTS))[usize::from(is_v6)]);
+        let offset = *random.pick(&[0, 64]);
+        for _ in 0..random.below(400) {
+            let frame = build::between(stranger(random, is_v6), target).udp(40_000, 53);
+            let frame = frame.payload_len(24);
+            let id = match random.once_in(8) {
+                true => self.datagrams,
+                false => self.next_datagram(),
+            };
+            let piece = frame.fragment(id, offset, true);
+            self.push_noise(link, PortSide::Outside, piece.build());
         }
     }
 
@@ -242,13 +366,6 @@ impl Traffic {
             self.push_noise(link, PortSide::Outside, frame.build());
         }
     }
-}
-
-/// Fragments have a home of their own among the workers; this world has none.
-fn is_fragment(bytes: &[u8]) -> bool {
-    let parsed = parse(bytes, bytes.len());
-    let is_whole = |packet: IpPacket| packet.fragment == Fragment::Whole;
-    matches!(parsed, Parsed::Ip(packet) if !is_whole(packet))
 }
 
 fn unregistered(random: &mut Random, link: usize) -> FrameBuilder {

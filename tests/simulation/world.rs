@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
-use portcullis::conntrack::TcpPickup;
+use portcullis::conntrack::{FlowView, Fragments, TcpPickup};
 use portcullis::packet::{FlowKey, Parsed};
 use portcullis::port::FrameMemory;
 use portcullis::snapshot::Publisher;
@@ -16,7 +16,9 @@ use portcullis::worker::{FlowPage, WorkerCommand};
 
 use crate::count_allocations;
 use crate::model::{Manners, Model, Seen, Verdicts};
+use crate::pieces::{First, Home, Placed};
 use crate::policies::{self, LINKS};
+use crate::quota::Quota;
 use crate::random::Random;
 use crate::rig::{CHUNK_SIZE, Rig, link_id, worker_id};
 use crate::rules::Version;
@@ -34,7 +36,7 @@ const INBOX_BURSTS_PER_TURN_MAX: usize = 8;
 const STEPS_MAX: u64 = 200_000;
 
 /// Link and chunk: what a frame is known by while it is in the gateway.
-type Place = (usize, u64);
+pub(crate) type Place = (usize, u64);
 
 /// A frame in the gateway's hands.
 struct Guest {
@@ -64,6 +66,30 @@ pub(crate) struct Summary {
     pub(crate) given_up: u64,
     pub(crate) generations: u64,
     pub(crate) sleeps: u64,
+    pub(crate) ended: u64,
+    /// Pieces of datagrams that came before their first, and pieces that passed.
+    pub(crate) waited: u64,
+    pub(crate) pieces_passed: u64,
+    /// New flows beyond an interface's number, and beyond its rate.
+    pub(crate) limited: [u64; 2],
+}
+
+/// How a frame comes to a worker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Queue,
+    /// Another worker found that it is this one's, or it waited here.
+    Given,
+}
+
+/// What one turn did with frames, in its order.
+struct Turn {
+    worker: usize,
+    judged: Vec<Place>,
+    right: Vec<Verdicts>,
+    /// What it offered to each other worker: frames, and pieces of flows.
+    offered: Vec<Vec<Place>>,
+    pieces: Vec<Vec<(Place, First)>>,
 }
 
 pub(crate) struct World {
@@ -73,15 +99,23 @@ pub(crate) struct World {
     rig: Rig,
     compiler: Compiler,
     publisher: Publisher,
+    /// The document in force.
+    document: String,
     version: Version,
     model: Model,
     traffic: Traffic,
     guests: HashMap<Place, Guest>,
     inboxes: Vec<VecDeque<Errand>>,
+    piece_inboxes: Vec<VecDeque<(Place, First)>>,
+    homes: Vec<Home>,
+    waited: u64,
+    pieces_passed: u64,
     /// Since when each worker sleeps.
     asleep: Vec<Option<Tick>>,
     views: Vec<CounterView>,
     sleeps: u64,
+    /// Connections that ended because their address left, and no packet told.
+    ended: u64,
     steps: u64,
     tape_left: bool,
 }
@@ -89,7 +123,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, frames_max: u32) -> Self {
         let mut random = Random::new(seed);
-        let shape = Shape::new(&mut random);
+        let shape = Shape::new(&mut random, seed);
         let now = Tick::from_seconds(1);
         let text = policies::document(&mut random, shape.links);
         let policy = policies::read(&text, shape.links);
@@ -101,26 +135,34 @@ impl World {
         let traffic = Traffic::new(&mut random, shape.links);
         let workers = usize::from(shape.workers);
         let manners = Manners {
-            unregistered: shape.unregistered,
+            unregistered: shape.unregistered.clone(),
+            exempt: shape.exempt.clone(),
             is_syn_only: shape.tcp_pickup == TcpPickup::SynOnly,
             icmp_errors: shape.icmp_errors,
             on_rule_removed: shape.on_rule_removed,
         };
+        let quota = Quota::new(shape.max_flows, shape.per_interface, workers);
         Self {
+            homes: rig.seeds.iter().map(|seed| Home::new(*seed)).collect(),
+            piece_inboxes: vec![VecDeque::new(); workers],
+            waited: 0,
+            pieces_passed: 0,
             random,
             shape,
             now,
             rig,
             compiler,
             publisher,
+            document: text,
             version: Version::new(first, policy, None),
-            model: Model::new(manners),
+            model: Model::new(manners, quota),
             traffic,
             guests: HashMap::new(),
             inboxes: vec![VecDeque::new(); workers],
             asleep: vec![None; workers],
             views: vec![CounterView::default(); workers],
             sleeps: 0,
+            ended: 0,
             steps: 0,
             tape_left: true,
         }
@@ -147,6 +189,9 @@ impl World {
             Some(since) => self.maybe_wake(worker, since),
             None => self.turn(worker),
         }
+        if self.asleep[worker].is_none() && self.random.once_in(4) {
+            self.end_departed(worker);
+        }
         for worker in 0..usize::from(self.shape.with_queues) {
             if !self.random.once_in(3) {
                 self.take(worker);
@@ -157,6 +202,9 @@ impl World {
         }
         self.publisher.retire();
         self.check();
+        if self.steps.is_multiple_of(128) {
+            self.check_shares();
+        }
     }
 
     fn pass_time(&mut self) {
@@ -243,24 +291,29 @@ impl World {
 
         let old = std::mem::take(&mut self.views[worker]);
         let new = self.view(worker);
-        let (mut judged, offered) = self.received(worker, old.tally.rx_packets, &new);
-        let pushed = self.pushed(worker, &before, &after, offered);
-        let popped = before[worker] - after[worker];
-        let popped_max = self.shape.burst * INBOX_BURSTS_PER_TURN_MAX;
-        assert_eq!(popped, before[worker].min(popped_max as u64));
-        let mut errands = 0;
-        for _ in 0..popped {
-            match self.inboxes[worker].pop_front().unwrap() {
-                Errand::Judge(place) => judged.push(place),
-                Errand::Send => errands += 1,
-            }
+        let mut turn = Turn {
+            worker,
+            judged: Vec::new(),
+            right: Vec::new(),
+            offered: vec![Vec::new(); after.len()],
+            pieces: vec![Vec::new(); after.len()],
+        };
+        let received = self.received(worker);
+        assert_eq!(
+            new.tally.rx_packets - old.tally.rx_packets,
+            received.len() as u64
+        );
+        for place in received {
+            self.meet(place, Way::Queue, &mut turn);
         }
-        let right = self.judge(&judged);
-        if let Err(wrong) = check_verdicts(&old, &new, &right) {
-            self.explain(worker, &judged);
-            self.explain_flows(worker, &judged);
+        let errands = self.take_inboxes(&mut turn);
+        if let Err(wrong) = check_verdicts(&old, &new, &turn.right) {
+            self.explain(worker, &turn.judged);
+            self.explain_flows(worker, &turn.judged);
             panic!("step {}, worker {worker}: {wrong}", self.steps);
         }
+        let pieces: usize = turn.pieces.iter().map(Vec::len).sum();
+        let pushed = self.pushed(&before, &after, turn);
         let delta = |of: fn(&CounterView) -> u64| of(&new) - of(&old);
         let passed = delta(|view| view.tally.passed.iter().sum());
         let sent = delta(|view| view.tally.tx_packets);
@@ -271,7 +324,9 @@ impl World {
         } else {
             assert_eq!(passed, pushed + refused, "what passes is given on");
         }
-        assert_eq!(delta(|view| view.tally.handed_over), pushed);
+        let handed_over = delta(|view| view.tally.handed_over);
+        assert_eq!(handed_over, pushed + pieces as u64);
+        assert!(new.gauges.flows <= u64::from(self.shape.max_flows), "flows");
         self.views[worker] = new;
         if handled == 0 && self.shape.sleeps && self.random.once_in(2) {
             self.sleep(worker);
@@ -285,46 +340,92 @@ impl World {
         }
     }
 
-    /// The frames that a worker received in its turn: those that it judges, and for each worker
-    /// those that it offered to it.
-    fn received(
-        &mut self,
-        worker: usize,
-        rx_before: u64,
-        new: &CounterView,
-    ) -> (Vec<Place>, Vec<Vec<Place>>) {
+    /// The frames that a worker received in its turn.
+    fn received(&mut self, worker: usize) -> Vec<Place> {
         let mut places = Vec::new();
         for queue in self.rig.workers[worker].lanes_mut().queues_mut() {
             let link = queue.link.index();
             let chunk = |addr: u64| addr / u64::from(CHUNK_SIZE) * u64::from(CHUNK_SIZE);
-            places.extend(
-                queue
-                    .port
-                    .received
-                    .drain(..)
-                    .map(|addr| (link, chunk(addr))),
-            );
+            let received = queue.port.received.drain(..);
+            places.extend(received.map(|addr| (link, chunk(addr))));
         }
-        assert_eq!(new.tally.rx_packets - rx_before, places.len() as u64);
-        let mut judged = Vec::new();
-        let mut offered = vec![Vec::new(); self.rig.workers.len()];
-        for place in places {
-            match self.owner(place) {
-                Some(owner) if owner != worker => offered[owner].push(place),
-                _ => judged.push(place),
-            }
-        }
-        (judged, offered)
+        places
     }
 
-    /// Whose a frame's flow is, or the flow that it quotes; nobody's if it has none. Fragments
-    /// would need a word here.
+    /// What a worker does with what others gave it and with pieces that need not wait any longer;
+    /// how many frames it only sends.
+    fn take_inboxes(&mut self, turn: &mut Turn) -> u64 {
+        let worker = turn.worker;
+        let mut errands = 0;
+        for _ in 0..self.shape.burst * INBOX_BURSTS_PER_TURN_MAX {
+            match self.inboxes[worker].pop_front() {
+                Some(Errand::Judge(place)) => self.meet(place, Way::Given, turn),
+                Some(Errand::Send) => errands += 1,
+                None => break,
+            }
+        }
+        for _ in 0..self.shape.burst {
+            let Some((place, first)) = self.piece_inboxes[worker].pop_front() else {
+                break;
+            };
+            self.judge_piece(place, &first, turn);
+        }
+        let mut again = Vec::new();
+        for _ in 0..self.shape.burst {
+            match self.homes[worker].pop_released() {
+                Some((place, true)) => again.push(place),
+                Some((place, false)) => {
+                    self.judged(place, Verdicts::drop(DropReason::Fragment), turn);
+                }
+                None => break,
+            }
+        }
+        for place in again {
+            self.meet(place, Way::Given, turn);
+        }
+        self.homes[worker].expire(self.now);
+        errands
+    }
+
+    /// What is right for a frame that a worker has in hand, or whose it is instead.
+    fn meet(&mut self, place: Place, way: Way, turn: &mut Turn) {
+        let worker = turn.worker;
+        let Some(piece) = self.model.piece(seen(&self.guests[&place].coming)) else {
+            return match self.owner(place) {
+                Some(owner) if owner != worker && way == Way::Queue => {
+                    turn.offered[owner].push(place);
+                }
+                _ => self.judge(place, turn),
+            };
+        };
+        let coming = seen(&self.guests[&place].coming);
+        let home = Fragments::home_key(coming.link_id(), coming.side, &piece).unwrap();
+        let home = self.rig.steering.owner(&home);
+        if let Some(home) = home.filter(|home| home.index() != worker && way == Way::Queue) {
+            return turn.offered[home.index()].push(place);
+        }
+        match self.homes[worker].admit(place, coming, &piece, self.now) {
+            Placed::Waits => self.waited += 1,
+            Placed::Refused => self.judged(place, Verdicts::drop(DropReason::Fragment), turn),
+            Placed::Follows(first) => {
+                let owner = first
+                    .flow
+                    .and_then(|(key, _)| self.rig.steering.owner(&key));
+                match owner.map(|owner| owner.index()) {
+                    Some(owner) if owner != worker => turn.pieces[owner].push((place, first)),
+                    _ => self.judge_piece(place, &first, turn),
+                }
+            }
+        }
+    }
+
+    /// Whose a whole frame's flow is, or the flow that it quotes; nobody's if it has none.
     fn owner(&self, place: Place) -> Option<usize> {
         let coming = &self.guests[&place].coming;
         let Parsed::Ip(packet) = seen(coming).parsed() else {
             return None;
         };
-        if crate::model::is_exempt(&packet, coming.side) {
+        if self.model.is_exempt(&packet, coming.side) {
             return None;
         }
         let key = match FlowKey::of(link_id(coming.link), &packet) {
@@ -334,49 +435,55 @@ impl World {
         self.rig.steering.owner(&key).map(|owner| owner.index())
     }
 
-    /// Moves what a worker gave to others into their model inboxes; how many it gave.
-    fn pushed(
-        &mut self,
-        worker: usize,
-        before: &[u64],
-        after: &[u64],
-        offered: Vec<Vec<Place>>,
-    ) -> u64 {
+    /// Moves what a worker gave to others into their model inboxes; how many whole frames.
+    fn pushed(&mut self, before: &[u64], after: &[u64], turn: Turn) -> u64 {
         let mut total = 0;
-        for (other, offered) in offered.into_iter().enumerate() {
-            if other == worker {
+        let given = turn.offered.into_iter().zip(turn.pieces);
+        for (other, (offered, pieces)) in given.enumerate() {
+            if other == turn.worker {
                 continue;
             }
             let count = after[other] - before[other];
+            let count = count.checked_sub(pieces.len() as u64);
+            let count = count.expect("there is room for pieces");
+            self.piece_inboxes[other].extend(pieces);
             total += count;
-            if worker >= usize::from(self.shape.with_queues) {
-                self.inboxes[other].extend((0..count).map(|_| Errand::Send));
+            let inbox = &mut self.inboxes[other];
+            if turn.worker >= usize::from(self.shape.with_queues) {
+                inbox.extend((0..count).map(|_| Errand::Send));
                 continue;
             }
-            let is_full = after[other] == self.shape.inbox_frames as u64;
+            let taken = offered.iter().take(usize::try_from(count).unwrap());
+            inbox.extend(taken.map(|place| Errand::Judge(*place)));
             assert!(
-                count == offered.len() as u64 || is_full,
+                count == offered.len() as u64 || inbox.len() == self.shape.inbox_frames,
                 "refused with room"
             );
-            let taken = offered.into_iter().take(usize::try_from(count).unwrap());
-            self.inboxes[other].extend(taken.map(Errand::Judge));
         }
         total
     }
 
-    /// What is right for frames that are judged now, in this order.
-    fn judge(&mut self, places: &[Place]) -> Vec<Verdicts> {
-        let mut right = Vec::new();
-        for place in places {
-            let guest = self.guests.get_mut(place).unwrap();
-            assert!(guest.verdicts.is_none(), "judged twice");
-            let verdicts = self
-                .model
-                .judge(&self.version, seen(&guest.coming), self.now);
-            guest.verdicts = Some(verdicts);
-            right.push(verdicts);
-        }
-        right
+    fn judge(&mut self, place: Place, turn: &mut Turn) {
+        let seen = seen(&self.guests[&place].coming);
+        let right = self.model.judge(&self.version, seen, turn.worker, self.now);
+        self.judged(place, right, turn);
+    }
+
+    fn judge_piece(&mut self, place: Place, first: &First, turn: &mut Turn) {
+        let seen = seen(&self.guests[&place].coming);
+        let right = self
+            .model
+            .judge_piece(&self.version, seen, first, turn.worker, self.now);
+        self.judged(place, right, turn);
+    }
+
+    /// Notes what is right for a frame that is judged now.
+    fn judged(&mut self, place: Place, right: Verdicts, turn: &mut Turn) {
+        let guest = self.guests.get_mut(&place).unwrap();
+        assert!(guest.verdicts.is_none(), "judged twice");
+        guest.verdicts = Some(right);
+        turn.judged.push(place);
+        turn.right.push(right);
     }
 
     /// Says what a worker judged in a turn that went wrong.
@@ -405,20 +512,38 @@ impl World {
                 Some(FlowKey::of(link_id(coming.link), &packet)?.0)
             })
             .collect();
-        let mut cursor = Some(0);
-        while let Some(from) = cursor {
-            let (reply, answer) = crossbeam::channel::bounded(1);
-            let command = WorkerCommand::Flows(FlowPage::new(from), reply);
-            self.rig
-                .exchange
-                .command(worker_id(worker), command)
-                .unwrap();
-            self.rig.workers[worker].answer_commands(self.now);
-            let page = answer.recv().unwrap();
-            for flow in page.rows.iter().filter(|flow| keys.contains(&flow.key)) {
+        self.each_flow(worker, |flow| {
+            if keys.contains(&flow.key) {
                 eprintln!("{flow:?}");
             }
-            cursor = page.next;
+        });
+    }
+
+    /// A worker's live flows.
+    fn flows(&mut self, worker: usize) -> Vec<FlowView> {
+        let mut flows = Vec::new();
+        self.each_flow(worker, |flow| flows.push(*flow));
+        flows
+    }
+
+    /// No interface has more than its part of a worker's table, or got it faster than it may.
+    fn check_shares(&mut self) {
+        let limit = self.shape.per_interface;
+        for worker in 0..self.rig.workers.len() {
+            let mut counts: HashMap<_, [u32; 2]> = HashMap::new();
+            for flow in self.flows(worker) {
+                let [all, young] = counts.entry(flow.head.interface).or_default();
+                *all += 1;
+                // Others may begin again in the entry that they have.
+                let is_young = flow.age < Duration::from_millis(900);
+                *young += u32::from(is_young && flow.key.protocol == 17);
+            }
+            for [all, young] in counts.into_values() {
+                assert!(limit.max_flows == 0 || all <= limit.max_flows, "{all}");
+                // Those of a second at once, and what the second brings.
+                let most = limit.new_per_second.saturating_mul(2);
+                assert!(most == 0 || young <= most, "{young} in a second");
+            }
         }
     }
 
@@ -451,23 +576,82 @@ impl World {
         let verdicts = guest.verdicts.expect("sent without a verdict");
         assert!(verdicts.may_pass(), "forbidden, and passed: {coming:?}");
         guest.has_left = true;
-        coming.origin
+        let origin = coming.origin;
+        self.pieces_passed += u64::from(self.model.piece(seen(coming)).is_some());
+        origin
     }
 
+    /// Puts another policy in force; sometimes for no longer than it takes to take it back.
     fn publish(&mut self) {
-        let text = policies::document(&mut self.random, self.shape.links);
+        let former = self.document.clone();
+        let next = policies::document(&mut self.random, self.shape.links);
+        self.publish_document(next);
+        if self.random.once_in(3) {
+            self.publish_document(former);
+        }
+    }
+
+    fn publish_document(&mut self, text: String) {
         let policy = policies::read(&text, self.shape.links);
         let generation = self.version.generation.next();
         let links = &LINKS[..self.shape.links];
+        self.compiler.forget_changes(self.rig.exchange.swept());
         let snapshot = self.compiler.compile(&policy, links, generation).unwrap();
         self.publisher.publish(Arc::new(snapshot));
+        self.document = text;
         self.version = Version::new(generation, policy, Some(&self.version));
+        self.model.publish(&self.version);
         let awake = |worker: &usize| self.asleep[*worker].is_none();
         let expected: Vec<_> = (0..self.asleep.len())
             .filter(awake)
             .map(worker_id)
             .collect();
         assert_eq!(self.publisher.stragglers(), expected, "who has yet to turn");
+    }
+
+    /// A worker goes through some of its table for connections that have lost their address.
+    fn end_departed(&mut self, worker: usize) {
+        let before = self.view(worker).gauges.flows;
+        let (now, turned) = (self.now, &mut self.rig.workers[worker]);
+        let mut is_under_way = false;
+        let allocations = count_allocations(|| {
+            is_under_way = turned.end_departed(now);
+            turned.store_counters();
+        });
+        assert_eq!(allocations, 0, "it allocates");
+        self.views[worker].gauges = self.view(worker).gauges;
+        self.ended += before - self.views[worker].gauges.flows;
+        let swept = self.rig.workers[worker].swept();
+        let current = self.publisher.current();
+        if !is_under_way {
+            assert!(swept >= current.owners_changed(), "it is not through");
+            for key in self.flows_of(worker) {
+                assert!(self.model.may_have(&key), "over, and in the table: {key:?}");
+            }
+        }
+    }
+
+    /// The keys of the flows that a worker has.
+    fn flows_of(&mut self, worker: usize) -> Vec<FlowKey> {
+        let mut keys = Vec::new();
+        self.each_flow(worker, |flow| keys.push(flow.key));
+        keys
+    }
+
+    fn each_flow(&mut self, worker: usize, mut visit: impl FnMut(&FlowView)) {
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let (reply, answer) = crossbeam::channel::bounded(1);
+            let command = WorkerCommand::Flows(FlowPage::new(from), reply);
+            self.rig
+                .exchange
+                .command(worker_id(worker), command)
+                .unwrap();
+            self.rig.workers[worker].answer_commands(self.now);
+            let page = answer.recv().unwrap();
+            page.rows.iter().for_each(&mut visit);
+            cursor = page.next;
+        }
     }
 
     fn view(&self, worker: usize) -> CounterView {
@@ -493,9 +677,10 @@ impl World {
             "received = sent + dropped + in flight"
         );
         for (worker, asleep) in self.asleep.iter().enumerate() {
-            let is_woken = asleep.is_none() || waiting[worker] == 0 || self.is_rung(worker);
+            let work = self.inboxes[worker].len() + self.piece_inboxes[worker].len();
+            let is_woken = asleep.is_none() || work == 0 || self.is_rung(worker);
             assert!(is_woken, "worker {worker} sleeps over work");
-            let inbox = self.inboxes[worker].len() as u64;
+            let inbox = (work + self.homes[worker].held) as u64;
             assert_eq!(waiting[worker], inbox, "each hand-over arrives once");
         }
         self.check_chunks(in_flight);
@@ -539,6 +724,9 @@ impl World {
             given_up: self.traffic.given_up,
             generations: self.version.generation.0,
             sleeps: self.sleeps,
+            waited: self.waited,
+            pieces_passed: self.pieces_passed,
+            ended: self.ended,
             ..Summary::default()
         };
         for view in &self.views {
@@ -552,6 +740,11 @@ impl World {
                 *sum += count;
             }
         }
+        let limited = summary.dropped[DropReason::Limit.index()];
+        summary.limited = match self.shape.per_interface.max_flows {
+            0 => [0, limited],
+            _ => [limited, 0],
+        };
         summary
     }
 }

@@ -206,6 +206,39 @@ fn flows_are_picked_by_what_they_are() {
 }
 
 #[test]
+fn each_filter_ends_what_it_picks_and_nothing_else() {
+    in_labs(&ghostly(RULES), "", |lab| {
+        let [far, own] = GHOSTS[0].map(address);
+        let wanted = udp((far, 4000), (own, 80), b"?");
+        let [far6, own6] = GHOSTS[1].map(address);
+        assert!(lab.passes(Side::Outside, &echo(far6, own6, 128, 7)));
+        for filters in [
+            &["--interface", "web-1", "--protocol", "udp"][..],
+            &["--group", "web", "--protocol", "udp"],
+            &["--peer", GHOSTS[0][0]],
+            &["--address", GHOSTS[0][1]],
+            &["--port", "4000"],
+            &["--protocol", "udp"],
+            &["--state", "udp"],
+            &["--younger-than", "1h", "--protocol", "udp"],
+            &["--older-than", "0", "--protocol", "udp"],
+        ] {
+            assert!(lab.passes(Side::Outside, &wanted));
+            assert_eq!(count(lab, &[]), 2);
+            assert_eq!(
+                count(lab, &[filters, &["--end"]].concat()),
+                1,
+                "{filters:?}"
+            );
+            assert_eq!(count(lab, filters), 0, "{filters:?}");
+            assert_eq!(count(lab, &["--protocol", "icmpv6"]), 1);
+        }
+        assert_eq!(count(lab, &["--older-than", "1h", "--end"]), 0);
+        assert_eq!(count(lab, &["--younger-than", "1h", "--end"]), 1);
+    });
+}
+
+#[test]
 fn a_flow_that_is_ended_is_judged_anew() {
     let gateway = "[conntrack]\ntcp_pickup = \"syn-only\"\n";
     in_labs(&ghostly(TCP_80), gateway, |lab| {

@@ -4,9 +4,9 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::host::PATIENCE;
+use crate::host::{PATIENCE, SILENCE};
 use crate::lab::{Lab, Plan, Side, text, wait_for, wire_test};
 use crate::policy;
 
@@ -160,6 +160,14 @@ fn a_dry_run_changes_nothing() {
             let said = lab.json(&["apply", "--json", "--dry-run", "next.toml"]);
             assert_eq!(said["ended_flows"], 1, "{said}");
             assert!(!said["changes"].as_array().unwrap().is_empty(), "{said}");
+            assert_eq!(said["refused_flows"], 0, "it ends anyway: {said}");
+            let change = &said["traffic"]["changes"][0];
+            assert_eq!(change["lost"][0]["services"][0]["ports"][0], "80", "{said}");
+            fs::write(lab.folder.join("next.toml"), ports("81")).unwrap();
+            let said = lab.json(&["apply", "--json", "--dry-run", "next.toml"]);
+            assert_eq!(said["ended_flows"], 0, "{said}");
+            assert_eq!(said["refused_flows"], 1, "{said}");
+            assert_eq!(said["traffic"]["losing"], 1, "{said}");
             assert_eq!(generation(lab), said["generation"].as_u64().unwrap());
             assert_eq!(lab.outside().say("a", 32, PATIENCE), "ok");
         },
@@ -245,5 +253,82 @@ fn what_others_refer_to_cannot_go_and_duplicates_are_one() {
         assert_eq!(lab.status()["snapshot"]["interfaces"], 1);
         lab.inside().serve_tcp(WEB, 81);
         lab.reaches(Side::Outside, "tcp", WEB, 81);
+    });
+}
+
+#[test]
+fn limits_of_one_interface_hold_at_once_and_are_counted() {
+    let plan = Plan {
+        policy: &ports("80"),
+        queues: 2,
+        cores: &[0, 1],
+        ..Plan::default()
+    };
+    let limited = |limits: &str| ports("80") + "limits = { " + limits + " }\n";
+    let table = |lab: &Lab| lab.status()["conntrack"].clone();
+    wire_test(&plan, |lab| {
+        lab.inside().serve_tcp(WEB, 80);
+        lab.reaches(Side::Outside, "tcp", WEB, 80);
+        let before = table(lab);
+        assert_eq!(before["limited"], 0);
+        assert_eq!(before["conntrack_allowance_exceeded"], 0);
+        let room = before["conntrack_allowance_available"].as_u64().unwrap();
+        assert!(room <= before["max_flows"].as_u64().unwrap(), "{before}");
+        assert!(room > before["max_flows"].as_u64().unwrap() / 2, "{before}");
+        // The flow that is there counts: each of two workers gives one.
+        let applied = lab.apply(&limited("max_flows = 1"));
+        let changes = applied["changes"].to_string();
+        assert!(changes.contains("max_flows"), "{changes}");
+        for _ in 0..4 {
+            let request = json!({ "do": "tcp", "to": WEB, "port": 80, "timeout": SILENCE });
+            lab.outside().talk(&request);
+        }
+        wait_for(
+            || table(lab)["limited"].as_u64().unwrap() > 0,
+            || format!("nothing was refused: {}", table(lab)),
+        );
+        let after = table(lab);
+        assert_eq!(after["conntrack_allowance_exceeded"], after["limited"]);
+        assert!(lab.dropped("limit") > 0);
+        let said = text(&lab.portcullis(&["status"]).stdout);
+        assert!(said.contains("(by a limit "), "{said}");
+        lab.apply(&limited("max_flows = 0, new_per_second = 0"));
+        lab.reaches(Side::Outside, "tcp", WEB, 80);
+    });
+}
+
+#[test]
+fn a_connection_ends_with_its_address_though_that_is_back_before_its_next_packet() {
+    let plan = Plan {
+        policy: &ports("80"),
+        gateway: "[conntrack]\ntcp_pickup = \"syn-only\"\n",
+        ..Plan::default()
+    };
+    let flows = |lab: &Lab| lab.json(&["flows", "--json"]).as_array().unwrap().len();
+    let away = ports("80").replace("\"10.7.0.10\"", "\"10.7.0.99\"");
+    wire_test(&plan, |lab| {
+        lab.inside().serve_tcp(WEB, 80);
+        lab.outside().open("kept", "tcp", WEB, 80);
+        assert_eq!(lab.outside().say("kept", 32, PATIENCE), "ok");
+        lab.apply(&ports("80, 81"));
+        assert_eq!(lab.outside().say("kept", 32, PATIENCE), "ok");
+        assert_eq!(flows(lab), 1);
+        // Nobody sends anything: the gateway finds it by itself, or has not yet when it is back.
+        lab.apply(&away);
+        wait_for(|| flows(lab) == 0, || "a flow of nobody".to_owned());
+        assert_eq!(lab.status()["conntrack"]["flows"], 0);
+        lab.apply(&ports("80"));
+        lab.expect_dropped("invalid", || {
+            assert_ne!(lab.outside().say("kept", 32, SILENCE), "ok");
+        });
+        lab.outside().open("anew", "tcp", WEB, 80);
+        assert_eq!(lab.outside().say("anew", 32, PATIENCE), "ok");
+        lab.apply(&away);
+        lab.apply(&ports("80"));
+        lab.expect_dropped("invalid", || {
+            assert_ne!(lab.outside().say("anew", 32, SILENCE), "ok");
+        });
+        wait_for(|| flows(lab) == 0, || "a flow of nobody".to_owned());
+        lab.reaches(Side::Outside, "tcp", WEB, 80);
     });
 }

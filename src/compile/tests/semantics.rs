@@ -75,6 +75,7 @@ impl World {
             vpc_id: None,
             subnet_id: None,
             instance_id: None,
+            limits: crate::types::FlowLimits::default(),
         }));
     }
 

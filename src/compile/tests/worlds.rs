@@ -121,6 +121,7 @@ fn interface(groups: u32) -> impl Strategy<Value = Interface> {
             vpc_id: None,
             subnet_id: None,
             instance_id: None,
+            limits: crate::types::FlowLimits::default(),
         })
 }
 

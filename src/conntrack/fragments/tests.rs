@@ -123,6 +123,24 @@ fn what_waits_too_long_is_dropped() {
 }
 
 #[test]
+fn turn_looks_at_few_places_however_long_nobody_looked() {
+    let mut table = table();
+    for id in 0..2000 {
+        let [pieces, _] = datagrams(id);
+        admit(&mut table, &pieces[1]);
+        while table.pop_released().is_some() {}
+    }
+    let late = Tick(0) + Duration::from_secs(3600);
+    let (mut turns, mut before) = (0, table.len());
+    while !table.is_empty() {
+        table.expire(late);
+        assert!(before - table.len() <= WAYS * EXPIRE_PER_TURN_MAX);
+        (before, turns) = (table.len(), turns + 1);
+    }
+    assert_eq!(turns, FRAGMENT_SWEEP_TURNS);
+}
+
+#[test]
 fn a_first_fragment_past_its_time_says_nothing() {
     let mut table = table();
     let [pieces, _] = datagrams(7);
@@ -246,7 +264,11 @@ fn those_who_wait_are_bounded_for_each_datagram_and_in_all() {
         admit(&mut table, &pieces[1]);
     }
     assert_eq!(table.waiting(), WAITING_MAX);
-    let capacity = (table.free.capacity(), table.released.capacity());
+    let capacities = |table: &Fragments| {
+        let Waiting { free, released, .. } = &table.waiting;
+        (free.capacity(), released.capacity())
+    };
+    let capacity = capacities(&table);
     // A flood takes places from others, and what waited there is let go; memory stays.
     for id in 1000..40_000 {
         let [pieces, _] = datagrams(id);
@@ -254,12 +276,14 @@ fn those_who_wait_are_bounded_for_each_datagram_and_in_all() {
         while table.pop_released().is_some() {}
         assert!(table.waiting() <= WAITING_MAX && table.len() <= WAYS * BUCKETS);
     }
-    assert_eq!((table.free.capacity(), table.released.capacity()), capacity);
+    assert_eq!(capacities(&table), capacity);
 }
 
 #[test]
 fn every_ticket_is_somewhere_once_under_random_traffic() {
     let mut table = table();
+    // Fewer than datagrams, so that those who wait longest give way.
+    table.limit_waiting(40);
     let mut state = 9_u64;
     let mut random = |below: u64| {
         state = state
@@ -268,12 +292,15 @@ fn every_ticket_is_somewhere_once_under_random_traffic() {
         (state >> 33) % below
     };
     let mut held = std::collections::HashSet::new();
+    let mut displaced = 0;
     let mut now = Tick(0);
     for _ in 0..60_000 {
         let [pieces, _] = datagrams(u32::try_from(random(60)).unwrap());
         let piece = &pieces[usize::try_from(random(5)).unwrap()];
+        let is_full = held.len() == 40;
         if let FragmentFate::Wait(ticket) = admit_at(&mut table, piece, now) {
-            assert!(held.insert(ticket), "given twice");
+            assert!(held.insert(ticket) || is_full, "given twice");
+            displaced += u32::from(is_full);
         }
         while let Some((ticket, _)) = table.pop_released() {
             assert!(held.remove(&ticket), "released twice");
@@ -284,5 +311,20 @@ fn every_ticket_is_somewhere_once_under_random_traffic() {
             table.expire(now);
         }
     }
-    assert!(!held.is_empty());
+    assert!(!held.is_empty() && displaced > 0);
+}
+
+#[test]
+fn those_who_wait_longest_make_room_for_who_comes_now() {
+    let mut table = table();
+    // A flood of last fragments whose firsts never come: nine a second are enough.
+    for id in 0..u32::try_from(WAITING_MAX).unwrap() {
+        let [pieces, _] = datagrams(id);
+        ticket(admit(&mut table, &pieces[4]));
+    }
+    // One second later two fragments of an honest datagram change places on the way.
+    let [pieces, _] = datagrams(50_000);
+    let later = Tick::from_seconds(1);
+    let fate = admit_at(&mut table, &pieces[1], later);
+    assert!(matches!(fate, FragmentFate::Wait(_)), "{fate:?}");
 }

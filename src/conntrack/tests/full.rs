@@ -1,6 +1,7 @@
 //! A full table: who gives way, who never does, and what an interface may have of it.
 
 use super::*;
+use crate::types::FlowLimits;
 
 const SERVER: (u32, u16) = (0xc000_0201, 443);
 
@@ -145,6 +146,11 @@ fn untracked_flow_takes_no_tracked_ones_place() {
     connect(&mut shard, 2, 2, seconds(1));
     let refused = open_as(&mut shard, &handshake(3)[0], FlowClass::Untracked);
     assert_eq!(refused, Err(OpenError::Full));
+    assert_eq!(
+        shard.stats().allowance_exceeded(),
+        0,
+        "it passes without an entry"
+    );
     assert!(is_there(&shard, 1) && is_there(&shard, 2));
     connect(&mut shard, 4, 1, seconds(1));
     assert!(!is_there(&shard, 1));
@@ -158,6 +164,28 @@ fn flows_of_one_class_take_turns() {
     }
     for port in 0..1_000 {
         assert_eq!(is_there(&shard, port), port >= 900, "{port}");
+    }
+}
+
+#[test]
+fn untracked_flow_without_an_entry_exceeds_no_allowance() {
+    let mut full = Shard::new(&config(1), seconds(1));
+    connect(&mut full, 1, 3, seconds(1));
+    let mut shared = limited(1, 0);
+    connect(&mut shared, 1, 3, seconds(1));
+    let classes = [
+        (FlowClass::Untracked, 0),
+        (FlowClass::Unenforced, 1),
+        (FlowClass::Tracked, 2),
+    ];
+    for (class, exceeded) in classes {
+        for (shard, error) in [
+            (&mut full, OpenError::Full),
+            (&mut shared, OpenError::Limit),
+        ] {
+            assert_eq!(open_as(shard, &handshake(2)[0], class), Err(error));
+            assert_eq!(shard.stats().allowance_exceeded(), exceeded, "{class:?}");
+        }
     }
 }
 
@@ -180,7 +208,11 @@ fn open_of(shard: &mut Shard, interface: u32, number: u32, now: Tick) -> Result<
         ..new_flow(from)
     };
     let hash = shard.hash(&key);
-    shard.open(&key, hash, &new, &request, 60, now).map(|_| ())
+    let index = shard.open(&key, hash, &new, &request, 60, now)?;
+    // Answered, it gives way to nobody.
+    let answer = udp((number >> 16, 53), (interface, number as u16));
+    shard.track(index, &answer, from.opposite(), 60, now);
+    Ok(())
 }
 
 #[test]
@@ -227,24 +259,85 @@ fn interface_opens_no_more_than_its_rate() {
     shard.check();
 }
 
+/// Opens flows of an interface until one is refused; how many there were.
+fn fill(shard: &mut Shard, interface: u32, at: u64) -> usize {
+    let open = |number: &u32| open_of(shard, interface, *number, seconds(at)).is_ok();
+    (0..100).take_while(open).count()
+}
+
 #[test]
-fn one_interface_can_have_a_limit_of_its_own() {
-    let mut shard = limited(u32::MAX, 0);
-    let own = PerInterface {
-        max_flows: 2,
-        new_per_second: 0,
+fn interfaces_can_have_limits_of_their_own_and_lose_them() {
+    let slot = InterfaceSlot;
+    let own = |max_flows, new_per_second| FlowLimits {
+        max_flows,
+        new_per_second,
     };
-    assert!(shard.limit_interface(InterfaceSlot(7), Some(own)));
-    for number in 0..4 {
-        let opened = open_of(&mut shard, 7, number, seconds(1));
-        assert_eq!(opened.is_ok(), number < 2);
-        open_of(&mut shard, 8, number, seconds(1)).unwrap();
-    }
-    assert!(shard.limit_interface(InterfaceSlot(7), None));
-    open_of(&mut shard, 7, 9, seconds(1)).unwrap();
+    let mut shard = limited(6, 50);
+    let limits = [
+        (slot(7), own(Some(2), None)),
+        (slot(8), own(Some(0), None)),
+        (slot(9), own(None, Some(3))),
+        (slot(70_000), own(Some(9), Some(0))),
+    ];
+    shard.limit_interfaces(&limits, 1);
+    let filled = [6, 7, 8, 9, 70_000].map(|interface| fill(&mut shard, interface, 1));
+    assert_eq!(filled, [6, 2, 50, 3, 9], "what is not set is as for all");
+    assert_eq!(shard.stats().limited, 5);
+    // What it has beyond a new limit stays.
+    shard.limit_interfaces(&[(slot(8), own(Some(1), None))], 1);
+    assert_eq!(
+        open_of(&mut shard, 8, 99, seconds(3)),
+        Err(OpenError::Limit)
+    );
+    assert!(open_of(&mut shard, 7, 99, seconds(3)).is_ok());
+    // Each of four shards gives a quarter, rounded up.
+    let mut shard = limited(6, 0);
+    shard.limit_interfaces(&[(slot(7), own(Some(10), None))], 4);
+    assert_eq!(
+        [6, 7].map(|interface| fill(&mut shard, interface, 1)),
+        [6, 3]
+    );
     shard.check();
-    let mut unlimited = limited(0, 0);
-    assert!(!unlimited.limit_interface(InterfaceSlot(7), Some(own)));
+}
+
+#[test]
+fn a_limit_that_comes_later_counts_what_was_there_before() {
+    let config = ShardConfig {
+        per_interface: PerInterface::COUNTED,
+        ..config(10_000)
+    };
+    let mut shard = Shard::new(&config, seconds(1));
+    for number in 0..20 {
+        open_of(&mut shard, 7, number, seconds(1)).unwrap();
+    }
+    let own = FlowLimits {
+        max_flows: Some(21),
+        new_per_second: None,
+    };
+    shard.limit_interfaces(&[(InterfaceSlot(7), own)], 1);
+    open_of(&mut shard, 7, 20, seconds(1)).unwrap();
+    assert_eq!(
+        open_of(&mut shard, 7, 21, seconds(1)),
+        Err(OpenError::Limit)
+    );
+    shard.check();
+}
+
+#[test]
+fn interfaces_without_a_limit_are_not_refused_for_want_of_a_count() {
+    let config = ShardConfig {
+        per_interface: PerInterface::COUNTED,
+        ..config(10_000)
+    };
+    let mut shard = Shard::new(&config, seconds(1));
+    for interface in 0..2_000 {
+        open_of(&mut shard, interface, 0, seconds(1)).unwrap();
+    }
+    for interface in 0..2_000 {
+        let flow = find(&shard, &udp((interface, 0), (0, 53)), seconds(1)).unwrap();
+        shard.end(flow);
+    }
+    assert!(shard.is_empty());
 }
 
 #[test]
@@ -283,4 +376,66 @@ fn limits_are_divided_between_shards_upwards() {
     let part = limit.divided(4);
     assert_eq!((part.max_flows, part.new_per_second), (3, 1));
     assert_eq!(PerInterface::default().divided(4), PerInterface::default());
+}
+
+/// Past its deadline, but not yet where the sweep finds it (it looks in units of 0.27 s).
+#[test]
+fn expired_unanswered_flow_goes_before_half_open_ones_that_live() {
+    let start = Tick((5 << 28) + (1 << 24));
+    let mut shard = Shard::new(&config(3), start);
+    connect(&mut shard, 1, 1, start);
+    let later = start + Duration::from_secs(20);
+    connect(&mut shard, 2, 2, later);
+    connect(&mut shard, 3, 2, later);
+    let expired = start + Duration::from_millis(30_040);
+    assert!(
+        find(&shard, &handshake(1)[0], expired).is_none(),
+        "it has expired"
+    );
+    open(&mut shard, &handshake(4)[0], expired).unwrap();
+    let stats = shard.stats();
+    assert_eq!(
+        (stats.expired, stats.evicted_by.half_open),
+        (1, 0),
+        "an expired one goes first"
+    );
+}
+
+/// A share that a flood of unanswered SYNs fills must not shut its owner out: the order of giving
+/// way holds within the share as it does within the table.
+#[test]
+fn flood_within_a_share_gives_way_to_a_new_connection_of_it() {
+    let mut shard = limited(100, 0);
+    for port in 0..100 {
+        connect(&mut shard, port, 1, seconds(1));
+    }
+    let opened = open(&mut shard, &handshake(200)[0], seconds(3));
+    assert!(opened.is_ok(), "{opened:?}, with 9,900 free entries");
+    assert!(
+        !is_there(&shard, 0) && is_there(&shard, 1),
+        "the oldest goes"
+    );
+    shard.check();
+}
+
+#[test]
+fn flows_of_a_share_give_way_in_order_and_to_nobody_elses() {
+    let mut shard = limited(4, 0);
+    connect(&mut shard, 1, 3, seconds(1));
+    let reset = tcp(1, true, segment(TcpFlags::RST, 1, 0));
+    track(&mut shard, &reset, seconds(1));
+    connect(&mut shard, 2, 1, seconds(1));
+    connect(&mut shard, 3, 2, seconds(1));
+    connect(&mut shard, 4, 3, seconds(1));
+    open_of(&mut shard, 9, 1, seconds(1)).unwrap();
+    for gone in 1..=3 {
+        assert!(is_there(&shard, gone));
+        connect(&mut shard, 100 + gone, 3, seconds(1));
+        assert!(!is_there(&shard, gone), "{gone} is next");
+        shard.check();
+    }
+    let refused = open(&mut shard, &handshake(200)[0], seconds(1));
+    assert_eq!(refused, Err(OpenError::Limit), "established ones stay");
+    open_of(&mut shard, 9, 2, seconds(1)).unwrap();
+    assert_eq!(shard.stats().evicted, 3);
 }

@@ -214,12 +214,19 @@ fn only_a_live_flow_relates_to_errors() {
         let transport = Transport::Tcp(segment(flags, sequence, 0));
         packet(v4(1, 2), protocol::TCP, transport)
     };
-    let index = open(&mut shard, &tcp(TcpFlags::SYN, 0), seconds(0)).unwrap();
-    assert!(shard.can_relate(index, seconds(29)));
-    assert!(!shard.can_relate(index, seconds(31)));
+    let syn = tcp(TcpFlags::SYN, 0);
+    let (_, from) = key_of(&syn);
+    let index = open(&mut shard, &syn, seconds(0)).unwrap();
+    assert!(shard.can_relate(index, &syn, from, seconds(29)));
+    assert!(!shard.can_relate(index, &syn, from, seconds(31)));
+    for (sequence, relates) in [(1, true), (2, false), (70_000, false), (1 << 31, false)] {
+        let quoted = tcp(TcpFlags::ACK, sequence);
+        let found = shard.can_relate(index, &quoted, from, seconds(1));
+        assert_eq!(found, relates, "{sequence}");
+    }
     track(&mut shard, &tcp(TcpFlags::RST, 1), seconds(0)).unwrap();
-    assert!(!shard.can_relate(index, seconds(1)));
-    assert!(!shard.can_relate(FlowIndex(3), seconds(1)));
+    assert!(!shard.can_relate(index, &syn, from, seconds(1)));
+    assert!(!shard.can_relate(FlowIndex(3), &syn, from, seconds(1)));
 }
 
 #[test]

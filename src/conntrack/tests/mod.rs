@@ -7,15 +7,20 @@
 )]
 
 mod attack;
+mod bounds;
 mod full;
+mod hit;
+mod hosts;
 mod lifetime;
 mod occupancy;
 mod random;
+mod sequence;
 mod tcp_script;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::give_way::Yields;
 use super::numbers::Narrow;
 use super::traffic::Weight;
 use super::*;
@@ -52,7 +57,23 @@ impl Shard {
         assert_eq!(self.interfaces.names() as usize, live);
         if self.shares.is_counting() {
             for (interface, flows) in interfaces {
-                assert_eq!(self.shares.flows(InterfaceSlot(interface)), flows);
+                let interface = InterfaceSlot(interface);
+                assert_eq!(self.shares.flows(interface), flows);
+                let listed = self.shares.yielding(interface);
+                for (slot, class) in listed
+                    .iter()
+                    .zip(Yields::ALL)
+                    .flat_map(|(slots, class)| slots.iter().map(move |slot| (*slot, class)))
+                {
+                    let entry = self.table.entry(slot).unwrap();
+                    assert_eq!(entry.yields(), Some(class));
+                    assert_eq!(self.interfaces.slot(entry.interface), Some(interface.0));
+                }
+                yielding -= listed.iter().map(Vec::len).sum::<usize>() as u32;
+            }
+            // A number that comes later lists what begins from then on.
+            if self.shares.lists_all() {
+                assert_eq!(yielding, 0, "some are in no list");
             }
         }
         let stats = self.stats();

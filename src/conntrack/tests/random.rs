@@ -1,31 +1,18 @@
 //! Random operations on a small shard and on the oracle, compared after every step. A failure
-//! prints its seed; `SEED=…` replays it.
+//! becomes a file of tests/regressions/conntrack, as short as it can be made, which is run again
+//! from then on. `SEED=n` runs another seed, `SEEDS=n` so many from it on.
+
+use std::panic::{self, AssertUnwindSafe};
 
 use super::super::give_way::Yields;
 use super::super::oracle::{Oracle, OracleFlow, rounded};
 use super::super::sides::{Mark, Side};
+use super::sequence::{Said, Sequence, Step};
 use super::*;
 
 const STEPS: u32 = 30_000;
-
-#[derive(Clone, Copy, Debug)]
-enum Op {
-    /// A packet of a flow, and what the rules would say.
-    Packet {
-        flow: u64,
-        is_reply: bool,
-        is_allowed: bool,
-    },
-    Wait(Duration),
-    End {
-        flow: u64,
-    },
-    Restamp {
-        flow: u64,
-    },
-    Expire,
-    Scan,
-}
+/// Seeds of a run in which nobody names one.
+const SEEDS: u64 = 8;
 
 struct World {
     random: Random,
@@ -48,74 +35,104 @@ struct Bucket {
 
 #[test]
 fn shard_does_what_the_oracle_does() {
-    let seeds: Vec<u64> = match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
-        Err(_) => (1..=8).collect(),
+    let number = |name| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().expect(name))
     };
-    let is_all = seeds.len() > 1;
+    let first = number("SEED");
+    let count = number("SEEDS").unwrap_or(first.map_or(SEEDS, |_| 1));
     let mut totals = [0; 6];
-    for seed in seeds {
-        // Some tables are so small that flows give way all the time.
-        let capacity = [24, 24, 5].get((seed % 3) as usize).copied();
-        let mut config = config(capacity.unwrap_or(24));
-        config.tcp_strict = seed % 2 == 0;
-        config.tcp_pickup = if seed % 4 < 3 {
-            TcpPickup::Rules
-        } else {
-            TcpPickup::SynOnly
-        };
-        config.timeouts.tcp_established = Duration::from_secs(432_000 >> (seed % 11));
-        let now = Tick(seed.wrapping_mul(1_234_567_891));
-        // One kind of limit at a time, so that the oracle can tell which one refused.
-        match seed % 3 {
-            0 => config.per_interface.max_flows = 9,
-            1 => config.per_interface.new_per_second = 2,
-            _ => {}
-        }
-        let world = World {
-            random: Random(seed),
-            shard: Shard::new(&config, now),
-            oracle: Oracle::new(&config),
-            limits: config.per_interface,
-            capacity: config.max_flows,
-            buckets: [Bucket::default(); 3],
-            evicted: [0; 4],
-            now,
-        };
-        let _guard = PrintSeed(seed);
-        for (total, count) in totals.iter_mut().zip(run(world)) {
+    for seed in (first.unwrap_or(1)..).take(usize::try_from(count).unwrap()) {
+        for (total, count) in totals.iter_mut().zip(run(seed)) {
             *total += count;
         }
     }
     assert!(
-        !is_all || totals.iter().all(|count| *count > 0),
+        first.is_some() || totals.iter().all(|count| *count > 0),
         "{totals:?}: too tame"
     );
 }
 
-struct PrintSeed(u64);
+#[test]
+fn what_once_went_wrong_does_not_again() {
+    let kept = Sequence::kept();
+    assert!(kept.len() > 5, "the files are gone");
+    for (path, sequence) in kept {
+        eprintln!("{}", path.display());
+        replay(&sequence);
+    }
+}
 
-impl Drop for PrintSeed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with SEED={}", self.0);
-        }
+#[test]
+fn a_sequence_is_read_as_it_was_written() {
+    let mut world = World::new(&settings(3), 3);
+    let mut sequence = settings(3);
+    for number in 0..1000 {
+        let step = world.choose();
+        world.apply(step, number);
+        sequence.steps.push(step);
+    }
+    let text = sequence.to_string();
+    let read: Sequence = text.parse().unwrap();
+    assert_eq!(read.to_string(), text);
+    assert_eq!(format!("{read:?}"), format!("{sequence:?}"));
+}
+
+/// The shard of a seed.
+fn settings(seed: u64) -> Sequence {
+    // Some tables are so small that flows give way all the time.
+    let capacity = [24, 24, 5].get((seed % 3) as usize).copied();
+    let mut config = config(capacity.unwrap_or(24));
+    config.tcp_strict = seed.is_multiple_of(2);
+    config.tcp_pickup = if seed % 4 < 3 {
+        TcpPickup::Rules
+    } else {
+        TcpPickup::SynOnly
+    };
+    config.timeouts.tcp_established = Duration::from_secs(432_000 >> (seed % 11));
+    // One kind of limit at a time, so that the oracle can tell which one refused.
+    match seed % 3 {
+        0 => config.per_interface.max_flows = 9,
+        1 => config.per_interface.new_per_second = 2,
+        _ => {}
+    }
+    Sequence {
+        config,
+        start: Tick(seed.wrapping_mul(1_234_567_891)),
+        steps: Vec::new(),
     }
 }
 
 /// How many gave way, by class, were refused and were limited.
-fn run(mut world: World) -> [u64; 6] {
-    let mut passed = [0u32; 4];
-    for step in 0..STEPS {
-        let op = world.choose();
-        if let Some(track) = world.apply(op, step) {
-            passed[track as usize] += 1;
+fn run(seed: u64) -> [u64; 6] {
+    let mut sequence = settings(seed);
+    let mut world = World::new(&sequence, seed);
+    let mut tracks = [0u32; 4];
+    let steps = panic::catch_unwind(AssertUnwindSafe(|| {
+        for number in 0..STEPS {
+            let step = world.choose();
+            sequence.steps.push(step);
+            if let Some(track) = world.apply(step, number) {
+                tracks[track as usize] += 1;
+            }
+            world.shard.check();
         }
-        world.shard.check();
+    }));
+    if let Err(failure) = steps {
+        // Many runs of it fail from here on; once is enough to say why.
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(|_| {}));
+        let fails =
+            |shorter: &Sequence| panic::catch_unwind(AssertUnwindSafe(|| replay(shorter))).is_err();
+        let shortest = sequence.shortest(fails);
+        panic::set_hook(hook);
+        let path = shortest.keep(&format!("seed-{seed}"));
+        eprintln!("kept as {}; SEED={seed} runs it all", path.display());
+        panic::resume_unwind(failure);
     }
     assert!(
-        passed.iter().take(3).all(|count| *count > 100),
-        "{passed:?}: too tame"
+        tracks.iter().take(3).all(|count| *count > 50),
+        "{tracks:?}: too tame"
     );
     let stats = world.shard.stats();
     let [untracked, tombstones, unanswered, half_open] = world.evicted;
@@ -125,8 +142,31 @@ fn run(mut world: World) -> [u64; 6] {
     ]
 }
 
+fn replay(sequence: &Sequence) {
+    let mut world = World::new(sequence, 0);
+    for (number, step) in (0..).zip(&sequence.steps) {
+        world.apply(*step, number);
+        world.shard.check();
+    }
+    world.compare_all();
+}
+
 impl World {
-    fn choose(&mut self) -> Op {
+    fn new(sequence: &Sequence, seed: u64) -> Self {
+        let config = &sequence.config;
+        Self {
+            random: Random(seed),
+            shard: Shard::new(config, sequence.start),
+            oracle: Oracle::new(config),
+            limits: config.per_interface,
+            capacity: config.max_flows,
+            buckets: [Bucket::default(); 3],
+            evicted: [0; 4],
+            now: sequence.start,
+        }
+    }
+
+    fn choose(&mut self) -> Step {
         // A few flows are hot, so that connections come to their ends.
         let flow = if self.random.below(4) == 0 {
             self.random.below(60)
@@ -134,16 +174,26 @@ impl World {
             self.random.below(6)
         };
         match self.random.below(100) {
-            0..=84 => Op::Packet {
+            0..=84 => {
+                let is_reply = self.random.below(2) == 0;
+                Step::Packet {
+                    flow,
+                    is_reply,
+                    is_allowed: self.random.below(4) != 0,
+                    said: self.say(flow, is_reply),
+                }
+            }
+            85..=91 => Step::Wait(self.leap()),
+            92 => Step::End { flow },
+            93 => Step::Restamp {
                 flow,
-                is_reply: self.random.below(2) == 0,
-                is_allowed: self.random.below(4) != 0,
+                class: self
+                    .random
+                    .pick(&[FlowClass::Tracked, FlowClass::Untracked]),
+                rule: (self.random.below(3) != 0).then(|| self.random.below(1 << 20) as u32),
             },
-            85..=91 => Op::Wait(self.leap()),
-            92 => Op::End { flow },
-            93 => Op::Restamp { flow },
-            94..=98 => Op::Expire,
-            _ => Op::Scan,
+            94..=98 => Step::Expire,
+            _ => Step::Scan,
         }
     }
 
@@ -168,19 +218,20 @@ impl World {
             + Duration::from_secs(if years { 31_536_000 / 4 } else { 0 })
     }
 
-    fn apply(&mut self, op: Op, step: u32) -> Option<Track> {
-        match op {
-            Op::Packet {
+    fn apply(&mut self, step: Step, number: u32) -> Option<Track> {
+        match step {
+            Step::Packet {
                 flow,
                 is_reply,
                 is_allowed,
+                said,
             } => {
-                let packet = self.packet(flow, is_reply);
-                return self.send(flow, &packet, is_allowed, step);
+                let (key, packet) = packet_of(flow, is_reply, said);
+                return self.send(flow, (key, &packet), is_allowed, number);
             }
-            Op::Wait(by) => self.now = self.now + by,
-            Op::End { flow } => {
-                let (key, _) = key_of(&self.packet(flow, false));
+            Step::Wait(by) => self.now = self.now + by,
+            Step::End { flow } => {
+                let (key, _) = key_of_flow(flow, false);
                 let found = self.shard.find(&key, self.shard.hash(&key), self.now);
                 if let Some(index) = found {
                     self.shard.end(index);
@@ -188,32 +239,34 @@ impl World {
                     self.oracle.flows.remove(&key);
                 }
             }
-            Op::Restamp { flow } => {
-                let (key, _) = key_of(&self.packet(flow, false));
+            Step::Restamp { flow, class, rule } => {
+                let (key, _) = key_of_flow(flow, false);
                 let found = self.shard.find(&key, self.shard.hash(&key), self.now);
                 if let Some(index) = found {
-                    let rule = (!step.is_multiple_of(3)).then_some(RuleSlot(step));
-                    let classes = [FlowClass::Tracked, FlowClass::Untracked];
-                    let class = self.random.pick(&classes);
-                    self.shard
-                        .restamp(index, Generation(u64::from(step)), class, rule);
+                    let (rule, generation) = (rule.map(RuleSlot), Generation(number.into()));
+                    self.shard.restamp(index, generation, class, rule);
                     let flow = self.oracle.flows.get_mut(&key).unwrap();
                     flow.new.class = class;
-                    flow.new.generation = Generation(u64::from(step));
+                    flow.new.generation = generation;
                     flow.new.rule = rule;
                 }
             }
-            Op::Expire => {
+            Step::Expire => {
                 assert!(self.shard.expire(self.now) <= EXPIRE_PER_TURN_MAX);
             }
-            Op::Scan => self.compare_all(),
+            Step::Scan => self.compare_all(),
         }
         None
     }
 
     /// What the pipeline does with a packet, on both.
-    fn send(&mut self, flow: u64, packet: &IpPacket, is_allowed: bool, step: u32) -> Option<Track> {
-        let (key, from) = key_of(packet);
+    fn send(
+        &mut self,
+        flow: u64,
+        ((key, from), packet): ((FlowKey, End), &IpPacket),
+        is_allowed: bool,
+        step: u32,
+    ) -> Option<Track> {
         let hash = self.shard.hash(&key);
         let admission = self.shard.admission(packet);
         assert_eq!(admission, self.oracle.admission(packet));
@@ -232,7 +285,7 @@ impl World {
         };
         let len = 60 + step % 1_400;
         let Some(index) = found else {
-            if is_allowed && admission == Admission::Open {
+            if is_allowed && admission == Admission::Open && !is_piece(packet) {
                 self.open(&key, hash, new, packet, len);
             }
             return None;
@@ -241,13 +294,14 @@ impl World {
         let track = self.shard.track(index, packet, from, len, self.now);
         let expected = self.oracle.track(&key, packet, from, len, self.now);
         assert_eq!(track, expected, "{packet:?} on {before:#?}");
-        if track == Track::Reopen && is_allowed && admission == Admission::Open {
+        let opens = admission == Admission::Open && !is_piece(packet);
+        if track == Track::Reopen && is_allowed && opens {
             self.spend(new.interface);
             self.shard.reopen(index, &new, packet, len, self.now);
             self.oracle.open(key, new, packet, len, self.now);
         }
         self.compare_numbers(&key, packet, before.as_ref());
-        if let Some(view) = view(&self.shard, packet, self.now) {
+        if let Some(view) = view_of(&self.shard, &key, self.now) {
             let state = self.oracle.live(&key, self.now).map(|flow| flow.state);
             assert_eq!(Some(view.state), state, "{packet:?} on {before:#?}");
         }
@@ -255,6 +309,7 @@ impl World {
         Some(track)
     }
 
+    #[expect(clippy::too_many_lines, reason = "one open is checked from all sides")]
     fn open(&mut self, key: &FlowKey, hash: FlowHash, new: NewFlow, packet: &IpPacket, len: u32) {
         // Those that a full sweep could not have taken back yet: a timer unit and a beat.
         let slack = (1 << 28) + (1 << 24);
@@ -267,6 +322,8 @@ impl World {
         let live = || flows().filter(|(_, flow)| flow.deadline > now);
         let live_its = live().filter(|(_, flow)| is_its(flow)).count();
         let yields: Vec<Yields> = live().filter_map(|(_, flow)| flow.yields()).collect();
+        let own = live().filter(|(_, flow)| is_its(flow));
+        let own: Vec<Yields> = own.filter_map(|(_, flow)| flow.yields()).collect();
         let last = match new.class {
             FlowClass::Untracked => Yields::Untracked,
             _ => Yields::HalfOpen,
@@ -289,32 +346,39 @@ impl World {
             .collect();
         match result {
             Ok(_) => {
-                assert!(limit == 0 || live_its < limit);
+                // At its limit an interface's own flows give way, as on a full table.
+                let is_own = limit != 0 && held_its >= limit;
+                let victim = gone.first().map(|key| &self.oracle.flows[key]);
+                let is_own = is_own && victim.is_some_and(is_its);
+                assert!(limit == 0 || live_its < limit || is_own);
                 assert!(self.spend(new.interface), "opened beyond its rate");
                 assert!(gone.len() <= 1, "{gone:?} went for one");
                 if let Some(victim) = gone.first() {
+                    let yields = if is_own { own } else { yields };
                     let flow = self.oracle.flows.remove(victim).unwrap();
                     let class = flow.yields().expect("it is established");
                     let first = yields.iter().min().unwrap();
                     assert!(class == *first || class == Yields::HalfOpen && is_any_young);
                     assert!(class == *first || *first == Yields::Unanswered);
                     assert!(class <= last);
-                    assert_eq!(self.shard.len(), self.capacity);
-                    assert!(held_count >= self.capacity as usize, "evicted with room");
+                    let is_full = held_count >= self.capacity as usize;
+                    assert!(is_own || is_full, "evicted with room");
+                    assert!(is_own || self.shard.len() == self.capacity);
+                    let its = is_own.then_some(new.interface);
+                    let is_first = is_any_young || self.is_first(class, key, its);
+                    assert!(is_first, "an expired one goes first");
                     self.evicted[class as usize] += 1;
                 }
                 self.oracle.open(*key, new, packet, len, self.now);
                 self.compare(key);
             }
             Err(OpenError::Full) => {
-                assert!(
-                    held_count >= self.capacity as usize,
-                    "refused with {held_count} flows"
-                );
+                assert!(held_count >= self.capacity as usize, "{held_count} flows");
                 assert!(yields.iter().all(|class| *class > last) && gone.is_empty());
             }
             Err(OpenError::Limit) => {
                 assert!(gone.is_empty());
+                assert!(own.iter().all(|class| limit == 0 || *class > last));
                 assert!(limit != 0 && held_its >= limit || !self.spend(new.interface));
             }
         }
@@ -327,6 +391,18 @@ impl World {
             .values()
             .filter(|flow| flow.deadline > now);
         assert!(live.count() <= self.capacity as usize);
+    }
+
+    /// Whether none is left that has expired and goes before this class, of one interface if given.
+    fn is_first(&self, class: Yields, opened: &FlowKey, of: Option<InterfaceSlot>) -> bool {
+        let now = rounded(self.now);
+        let expired = self.oracle.flows.iter().filter(|(key, flow)| {
+            let found = self.shard.table.find(key, self.shard.hash(key).0);
+            let is_its = of.is_none_or(|interface| flow.new.interface == interface);
+            flow.deadline <= now && is_its && *key != opened && found.is_some()
+        });
+        let mut expired = expired.filter_map(|(_, flow)| flow.yields());
+        expired.all(|expired| expired >= class)
     }
 
     /// Spends the time of one new flow, if the interface has it.
@@ -401,72 +477,19 @@ impl World {
         assert_eq!(live.count(), seen);
     }
 
-    /// A packet of one of sixty flows: two thirds TCP, the rest UDP, ICMP and others.
-    fn packet(&mut self, flow: u64, is_reply: bool) -> IpPacket {
-        let client = 0x0a00_0000 + u32::try_from(flow).unwrap();
-        let server = 0xc000_0201;
-        let (source, destination) = if is_reply {
-            (server, client)
-        } else {
-            (client, server)
-        };
-        let addresses = if flow % 3 == 1 {
-            Addresses::V6 {
-                source: u128::from(source) << 90 | 1,
-                destination: u128::from(destination) << 90 | 1,
-            }
-        } else {
-            v4(source, destination)
-        };
-        let ports = if is_reply {
-            (443, 40_000)
-        } else {
-            (40_000, 443)
-        };
-        let (number, transport) = match flow % 10 {
-            6 | 7 => {
-                let transport = Transport::Udp {
-                    source_port: ports.0,
-                    destination_port: ports.1,
-                };
-                (protocol::UDP, transport)
-            }
-            8 => {
-                let is_v6 = flow % 3 == 1;
-                let kind = match (is_v6, is_reply) {
-                    (false, false) => 8,
-                    (false, true) => 0,
-                    (true, false) => 128,
-                    (true, true) => 129,
-                };
-                let number = if is_v6 {
-                    protocol::ICMPV6
-                } else {
-                    protocol::ICMP
-                };
-                (
-                    number,
-                    Transport::Icmp {
-                        kind,
-                        code: self.random.pick(&[0, 0, 0, 9]),
-                        id: 9,
-                        target: None,
-                    },
-                )
-            }
-            9 => (47, Transport::Other),
-            _ => (protocol::TCP, Transport::Tcp(TcpHeader::default_for(ports))),
-        };
-        let mut packet = packet(addresses, number, transport);
-        if number == protocol::TCP {
-            packet.transport = Transport::Tcp(self.segment(&packet, ports));
+    /// What a packet of a flow may be.
+    fn say(&mut self, flow: u64, is_reply: bool) -> Said {
+        match flow % 10 {
+            6 | 7 => Said::Udp,
+            8 => Said::Icmp(self.random.pick(&[0, 0, 0, 9])),
+            9 => Said::Other,
+            _ if self.random.below(20) == 0 => Said::Piece,
+            _ => Said::Segment(self.segment(key_of_flow(flow, is_reply))),
         }
-        packet
     }
 
     /// A segment whose numbers lie on or near the edges of what the flow has said so far.
-    fn segment(&mut self, packet: &IpPacket, ports: (u16, u16)) -> TcpHeader {
-        let (key, from) = key_of(packet);
+    fn segment(&mut self, (key, from): (FlowKey, End)) -> TcpHeader {
         let flow = self.oracle.live(&key, self.now).cloned();
         let random = &mut self.random;
         const F: u8 = TcpFlags::FIN;
@@ -510,8 +533,6 @@ impl World {
         };
         let (sequence, acknowledgment) = (near(&sequences), near(&acks));
         TcpHeader {
-            source_port: ports.0,
-            destination_port: ports.1,
             sequence,
             acknowledgment,
             flags: TcpFlags(flags),
@@ -520,18 +541,102 @@ impl World {
                 .pick(&[None, Some(0), Some(7), Some(14)])
                 .filter(|_| flags & S != 0),
             payload_len: random.pick(&[0, 0, 0, 0, 1, 1_460]),
+            ..super::segment(0, 0, 0)
         }
     }
 }
 
-impl TcpHeader {
-    fn default_for(ports: (u16, u16)) -> Self {
-        Self {
-            source_port: ports.0,
-            destination_port: ports.1,
-            ..segment(0, 0, 0)
+/// A packet of one of sixty flows (two thirds TCP, the rest UDP, ICMP and others), and its key.
+fn packet_of(flow: u64, is_reply: bool, said: Said) -> ((FlowKey, End), IpPacket) {
+    let client = 0x0a00_0000 + u32::try_from(flow).unwrap();
+    let server = 0xc000_0201;
+    let (source, destination) = if is_reply {
+        (server, client)
+    } else {
+        (client, server)
+    };
+    let addresses = if flow % 3 == 1 {
+        Addresses::V6 {
+            source: u128::from(source) << 90 | 1,
+            destination: u128::from(destination) << 90 | 1,
         }
+    } else {
+        v4(source, destination)
+    };
+    let (source_port, destination_port) = if is_reply {
+        (443, 40_000)
+    } else {
+        (40_000, 443)
+    };
+    let is_v6 = flow % 3 == 1;
+    let tcp = |header| {
+        Transport::Tcp(TcpHeader {
+            source_port,
+            destination_port,
+            ..header
+        })
+    };
+    let (number, transport) = match said {
+        Said::Segment(header) => (protocol::TCP, tcp(header)),
+        Said::Piece => (protocol::TCP, tcp(segment(0, 0, 0))),
+        Said::Udp => {
+            let transport = Transport::Udp {
+                source_port,
+                destination_port,
+            };
+            (protocol::UDP, transport)
+        }
+        Said::Icmp(code) => {
+            let (number, kind) = match (is_v6, is_reply) {
+                (false, false) => (protocol::ICMP, 8),
+                (false, true) => (protocol::ICMP, 0),
+                (true, false) => (protocol::ICMPV6, 128),
+                (true, true) => (protocol::ICMPV6, 129),
+            };
+            let transport = Transport::Icmp {
+                kind,
+                code,
+                id: 9,
+                target: None,
+            };
+            (number, transport)
+        }
+        Said::Other => (47, Transport::Other),
+    };
+    let mut packet = packet(addresses, number, transport);
+    let key = key_of(&packet);
+    if let Said::Piece = said {
+        packet.fragment = Fragment::Later {
+            id: 1,
+            offset: 8,
+            len: 8,
+            more: false,
+        };
     }
+    (key, packet)
+}
+
+/// The key of a flow, and which end sends.
+fn key_of_flow(flow: u64, is_reply: bool) -> (FlowKey, End) {
+    let said = match flow % 10 {
+        6 | 7 => Said::Udp,
+        8 => Said::Icmp(0),
+        9 => Said::Other,
+        _ => Said::Piece,
+    };
+    packet_of(flow, is_reply, said).0
+}
+
+/// A later piece of a segment, judged by the header that went before it: it opens nothing.
+fn is_piece(packet: &IpPacket) -> bool {
+    packet.fragment != Fragment::Whole
+}
+
+fn view_of(shard: &Shard, key: &FlowKey, now: Tick) -> Option<FlowView> {
+    let index = shard.find(key, shard.hash(key), now)?;
+    let mut found = None;
+    shard.scan(index.number(), 1, now, &mut |view| found = Some(view));
+    found
 }
 
 /// Numbers at which something changes, the likely ones several times.

@@ -191,6 +191,8 @@ fn syn_with_another_number_on_a_half_open_flow_is_judged() {
     run("> S  seq=0 : open syn-sent
          > S  seq=77777 : reopen syn-sent
          < SA seq=0 ack=77778 : pass syn-received
+         > S  seq=5 : pass syn-received
+         < SA seq=9 ack=6 : invalid reset
          > S  seq=5 : reopen syn-sent");
 }
 
@@ -265,22 +267,26 @@ fn exact_reset_closes_and_nothing_passes_after_it() {
 }
 
 #[test]
-fn reset_between_last_ack_and_last_byte_closes() {
-    for (seq, expected) in [
-        (0, "pass established"),
-        (1, "pass reset"),
-        (1001, "pass reset"),
-    ] {
+fn reset_between_last_ack_and_last_byte_leaves_a_tombstones_time() {
+    for seq in [2, 1001] {
         run(&after_handshake(&format!(
             "> A seq=1 ack=1 len=1000 : pass established
-             > R seq={seq}            : {expected}",
+             > R seq={seq}            : pass established
+             +9.9
+             < A seq=1 ack=1          : pass established
+             +349
+             > R seq={seq}            : pass established
+             +10.02
+             < A seq=1 ack=1          : open established",
         )));
     }
     run(&after_handshake(
         "> A seq=1 ack=1 len=1000 : pass established
+         > R seq=0 : pass established
          > R seq=1002 : pass established
          > R seq=30000 : pass established
          > R seq=-70000 : pass established
+         +349
          < A seq=1 ack=501 : pass established
          > R seq=500 : pass established
          > R seq=501 : pass reset",
@@ -376,6 +382,22 @@ fn time_wait_passes_one_answer_to_each_exact_repeated_fin() {
          > R  seq=2       : invalid time-wait
          < FA seq=0 ack=2 : invalid time-wait
          < A  seq=2 ack=2 len=5 : invalid time-wait",
+    ));
+}
+
+#[test]
+fn time_wait_passes_data_that_is_repeated_before_the_fin() {
+    run(&after_handshake(
+        "> FA seq=1 ack=1            : pass closing
+         < A  seq=1 ack=2 len=100    : pass closing
+         < FA seq=101 ack=2          : pass closing
+         > A  seq=2 ack=102          : pass time-wait
+         < A  seq=1 ack=2 len=100    : pass time-wait
+         > A  seq=2 ack=102          : pass time-wait
+         > A  seq=2 ack=102          : invalid time-wait
+         < A  seq=1 ack=1 len=100    : invalid time-wait
+         < A  seq=100 ack=2 len=3    : invalid time-wait
+         < A  seq=-70000 ack=2 len=1 : invalid time-wait",
     ));
 }
 
@@ -476,8 +498,34 @@ fn pickup_without_scale_takes_windows_as_the_largest() {
         "> A seq=100 ack=900 win=10 : open established
          < A seq=900 ack=100 win=10 : pass established
          > A seq=1000100 ack=900 win=10 : pass established
-         < A seq=5000900 ack=100 win=10 : pass established",
+         < A seq=5000900 ack=100 win=10 : pass established
+         > A seq=1500000000 ack=900 : invalid established
+         > R seq=1500000000 : invalid established",
     );
+}
+
+#[test]
+fn strict_binds_a_picked_up_connection_once_both_sides_agree() {
+    // The first segment was somebody else's: no side's numbers fit what it said.
+    run_strict(
+        "> A seq=1500000000 ack=-1500000000 len=5 : open established
+         > A seq=100 ack=900 len=50               : pass established
+         < A seq=900 ack=150 len=50               : pass established
+         < R seq=5                                : pass established
+         > A seq=150 ack=950                      : pass established",
+    );
+}
+
+#[test]
+fn picked_up_window_grows_with_what_is_in_flight() {
+    // The opener is four megabytes ahead of what the other side has acknowledged.
+    run("> A  seq=4000000 ack=900 len=1000 : open established
+         < A  seq=900 ack=1000             : pass established
+         > A  seq=4001000 ack=900 len=1000 : pass established
+         < A  seq=900 ack=20000            : pass established
+         > A  seq=4002000 ack=900 len=1000 : pass established
+         < A  seq=900 ack=4003000          : pass established
+         > R  seq=4003000                  : pass reset");
 }
 
 #[test]
@@ -504,4 +552,44 @@ fn syn_only_refuses_all_but_a_syn() {
          > F  seq=0       : refuse -
          > S  seq=0       : open syn-sent",
     );
+}
+
+#[test]
+fn blind_syn_in_the_handshake_does_not_make_the_gateway_forget_it() {
+    // Somebody who knows addresses and ports sends a SYN as the opener. The server answers with a
+    // challenge ACK (RFC 5961 §4) and goes on with the handshake.
+    run("
+        > S  seq=0                : open syn-sent
+        < SA seq=0 ack=1          : pass syn-received
+        > S  seq=77777777         : pass syn-received
+        < A  seq=1 ack=1          : pass syn-received
+        > A  seq=1 ack=1          : pass established
+        > A  seq=1 ack=1 len=100  : pass established
+        < A  seq=1 ack=101        : pass established
+        +31
+        < A  seq=1 ack=101 len=10 : pass established
+    ");
+}
+
+#[test]
+fn blind_syn_of_the_other_side_does_not_shrink_the_windows() {
+    // A simultaneous open that is none: somebody speaks as the server before it answers.
+    run_strict(
+        "
+        > S  seq=0 ws=7 win=65000              : open syn-sent
+        < S  seq=5000000 win=1                 : pass syn-received
+        < SA seq=0 ack=1 ws=7 win=65000        : pass syn-received
+        > A  seq=1 ack=1 len=1000 win=500      : pass established
+        > A  seq=1001 ack=1 len=1000 win=500   : pass established
+    ",
+    );
+}
+
+#[test]
+fn blind_fin_does_not_move_a_connection_that_was_picked_up() {
+    run("
+        > A seq=1000 ack=1000 len=100           : open established
+        < A seq=1000 ack=1100 len=100           : pass established
+        > FA seq=900000000 ack=-900000000       : pass established
+    ");
 }

@@ -10,7 +10,7 @@ use crate::document::Source;
 use crate::packet::build::{self, FrameBuilder};
 use crate::packet::{FlowKey, Parsed, parse};
 use crate::policy::{self, KnownLinks};
-use crate::types::{Generation, LinkId, RuleSlot};
+use crate::types::{Direction, Generation, LinkId, RuleSlot};
 
 const POLICY: &str = r#"
 [security_groups.web]

@@ -28,7 +28,7 @@ fn state() -> (PolicyState, Vec<SnapshotReader>, MonotonicClock) {
 
 fn put(state: &PolicyState, port: u16, clock: &MonotonicClock) -> Result<Published, PublishError> {
     let origin = Origin::Apply("policy.toml".to_owned());
-    state.publish(parse(port), origin, Intent::Change, clock)
+    state.publish(parse(port), origin, Intent::Change, NONE_SWEPT, clock)
 }
 
 fn stage(
@@ -38,9 +38,16 @@ fn stage(
     clock: &MonotonicClock,
 ) -> Result<Published, PublishError> {
     let origin = Origin::Apply("policy.toml".to_owned());
-    state.publish(parse(port), origin, Intent::Stage(within, None), clock)
+    state.publish(
+        parse(port),
+        origin,
+        Intent::Stage(within, None),
+        NONE_SWEPT,
+        clock,
+    )
 }
 
+const NONE_SWEPT: Generation = Generation(0);
 const LONG: Duration = Duration::from_secs(3600);
 
 #[test]
@@ -54,9 +61,12 @@ fn nothing_but_a_decision_comes_while_a_change_waits() {
             "{text}"
         );
     }
-    let edited = state.edit(&clock, |_| panic!("nobody asks"));
+    let edited = state.edit(NONE_SWEPT, &clock, |_| panic!("nobody asks"));
     assert!(matches!(edited, Err(PublishError::Waits { .. })));
-    assert!(state.expire(&clock).unwrap().is_none(), "it has time yet");
+    assert!(
+        state.expire(NONE_SWEPT, &clock).unwrap().is_none(),
+        "it has time yet"
+    );
     assert_eq!(state.confirm(&clock).unwrap().generation, Generation(2));
     assert_eq!(state.confirm(&clock).unwrap_err(), ConfirmError::Nothing);
     assert_eq!(put(&state, 82, &clock).unwrap().generation, Generation(3));
@@ -70,7 +80,7 @@ fn a_change_that_is_not_confirmed_goes_back() {
         state.confirm(&clock).unwrap_err(),
         ConfirmError::Late(Generation(2))
     );
-    let (published, pending) = state.expire(&clock).unwrap().unwrap();
+    let (published, pending) = state.expire(NONE_SWEPT, &clock).unwrap().unwrap();
     assert_eq!(published.generation, Generation(3));
     assert_eq!(pending.before_generation, Generation(1));
     assert_eq!(*state.policy(), parse(80));
@@ -79,7 +89,7 @@ fn a_change_that_is_not_confirmed_goes_back() {
         state.versions()[0].origin,
         Origin::AutoRollback(Generation(1))
     );
-    assert!(state.expire(&clock).unwrap().is_none());
+    assert!(state.expire(NONE_SWEPT, &clock).unwrap().is_none());
 }
 
 #[test]
@@ -88,7 +98,7 @@ fn the_file_ends_the_wait_whatever_it_says() {
         let (state, _readers, clock) = state();
         stage(&state, 81, LONG, &clock).unwrap();
         let origin = Origin::File;
-        let published = state.publish(parse(port), origin, Intent::Settle, &clock);
+        let published = state.publish(parse(port), origin, Intent::Settle, NONE_SWEPT, &clock);
         assert_eq!(published.unwrap().unchanged, port == 81);
         assert_eq!(*state.policy(), parse(port));
         assert_eq!(state.deadline(), None);
@@ -98,7 +108,7 @@ fn the_file_ends_the_wait_whatever_it_says() {
 #[test]
 fn to_roll_back_is_a_new_generation_and_can_be_undone() {
     let (state, _readers, clock) = state();
-    let back = |to: Option<u64>| state.roll_back(to.map(Generation), &clock);
+    let back = |to: Option<u64>| state.roll_back(to.map(Generation), NONE_SWEPT, &clock);
     assert_eq!(back(None).unwrap_err(), RollbackError::First);
     put(&state, 81, &clock).unwrap();
     put(&state, 82, &clock).unwrap();

@@ -12,11 +12,13 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::generate::{frames, samples};
-use super::{is_icmp_error, oracle, parse, parse_quoted};
+use super::{BriefPlace, is_icmp_error, oracle, parse, parse_brief, parse_quoted};
+use crate::packet::brief::Brief;
 use crate::packet::build::{self, FrameBuilder};
 use crate::packet::headers::{
     Address, Family, Fragment, IpPacket, Malformed, Parsed, Transport, VlanTags,
 };
+use crate::types::{LinkId, protocol};
 
 proptest! {
     #![proptest_config(ProptestConfig {
@@ -30,6 +32,11 @@ proptest! {
     fn parse_agrees_with_the_oracle(sample in samples()) {
         let parsed = parse(&sample.bytes, sample.original_len);
         prop_assert_eq!(parsed, oracle::parse(&sample.bytes, sample.original_len));
+    }
+
+    #[test]
+    fn brief_form_is_the_packet(sample in samples()) {
+        brief_agrees(&sample.bytes, sample.original_len);
     }
 
     #[test]
@@ -50,6 +57,93 @@ proptest! {
             quote_agrees(&frame, &packet, code, cut)?;
         }
     }
+}
+
+/// The brief form is made of nothing that the parser refuses, and loses nothing of the packet;
+/// whether there is one at sight.
+pub(super) fn brief_agrees(bytes: &[u8], original_len: usize) -> bool {
+    const LINK: LinkId = LinkId(5);
+    let other = build::v4("10.9.9.9", "10.8.8.8")
+        .vlan(9)
+        .tcp(1, 2)
+        .syn()
+        .ack();
+    let other = other.sequence(u32::MAX).window(9).window_scale(9).build();
+    let mut left_over = Brief::NONE;
+    let mut beside = [u128::MAX; 2];
+    let to = BriefPlace {
+        brief: &mut left_over,
+        beside: &mut beside,
+    };
+    assert!(parse_brief(&other, 0, LINK, to));
+    let parsed = parse(bytes, original_len);
+    let of_packet = match parsed {
+        Parsed::Ip(packet) => Brief::of(LINK, &packet),
+        _ => None,
+    };
+    if let (Parsed::Ip(packet), Some((brief, beside))) = (parsed, of_packet) {
+        assert_eq!(brief.packet(&beside), packet);
+        assert_eq!(brief.key.link(), LINK);
+    }
+    let original_len = u32::try_from(original_len).unwrap_or(u32::MAX);
+    let mut brief = left_over;
+    let to = BriefPlace {
+        brief: &mut brief,
+        beside: &mut beside,
+    };
+    let is_brief = parse_brief(bytes, original_len, LINK, to);
+    if is_brief {
+        let beside = if brief.key.is_v6() { beside } else { [0; 2] };
+        assert_eq!(of_packet, Some((brief, beside)), "{bytes:?} {original_len}");
+    }
+    // What it is for, it takes: no options or extensions, one 802.1Q tag at most, no DHCP.
+    if let Parsed::Ip(packet) = parsed
+        && let Some((known, _)) = of_packet
+    {
+        let at = if packet.vlan.outer.is_some() { 18 } else { 14 };
+        let is_tagged_so = at == 14 || bytes[12..14] == [0x81, 0];
+        let is_plain = match packet.addresses.family() {
+            Family::V4 => bytes[at] == 0x45,
+            Family::V6 => bytes[at + 6] == packet.protocol,
+        };
+        let dhcp = match packet.addresses.family() {
+            Family::V4 => [67, 68],
+            Family::V6 => [546, 547],
+        };
+        let is_dhcp = packet.protocol == protocol::UDP
+            && (known.key.ports() == dhcp || known.key.ports() == [dhcp[1], dhcp[0]]);
+        let is_common = packet.vlan.inner.is_none() && is_tagged_so && is_plain;
+        assert_eq!(is_brief, is_common && !is_dhcp, "{bytes:?} {known:?}");
+    }
+    is_brief
+}
+
+#[test]
+fn dhcp_and_land_have_no_brief_form_at_sight() {
+    let between = |source, target, frame: FrameBuilder| {
+        let bytes = frame.udp(source, target).build();
+        brief_agrees(&bytes, bytes.len())
+    };
+    assert!(between(67, 67, build::v4("10.0.0.1", "10.0.0.2")));
+    assert!(!between(67, 68, build::v4("10.0.0.1", "10.0.0.2")));
+    assert!(!between(68, 67, build::v4("10.0.0.1", "10.0.0.2")));
+    assert!(!between(546, 547, build::v6("2001:db8::1", "2001:db8::2")));
+    assert!(!between(547, 546, build::v6("2001:db8::1", "2001:db8::2")));
+    assert!(!between(5, 5, build::v6("2001:db8::1", "2001:db8::1")));
+    assert!(between(6, 5, build::v6("2001:db8::1", "2001:db8::1")));
+    assert!(!between(5, 5, build::v4("10.0.0.1", "10.0.0.1")));
+    assert!(between(5, 6, build::v4("10.0.0.1", "10.0.0.1").vlan(7)));
+}
+
+#[test]
+fn generated_frames_are_brief_often_enough() {
+    let mut runner = TestRunner::deterministic();
+    let count = (0..4000).filter(|_| {
+        let sample = samples().new_tree(&mut runner).unwrap().current();
+        brief_agrees(&sample.bytes, sample.original_len)
+    });
+    let count = count.count();
+    assert!(count > 100, "{count}");
 }
 
 /// A generator that never makes a kind of frame would prove nothing about it.

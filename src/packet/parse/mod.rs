@@ -13,11 +13,13 @@
 //! fragments, extension headers, ARP and malformed frames leave it by a call to a function that is
 //! kept out of line.
 
+mod brief;
 mod ipv4;
 mod ipv6;
 mod quoted;
 mod transport;
 
+pub use brief::{BriefPlace, parse_brief};
 pub use quoted::{is_icmp_error, parse_quoted};
 
 use super::headers::{

@@ -1,5 +1,6 @@
 //! What each kind of frame is: the table, and what no input may do.
 
+use super::differential::brief_agrees;
 use super::{oracle, parse, parse_quoted};
 use crate::packet::build::{self, FrameBuilder};
 use crate::packet::headers::{
@@ -694,6 +695,7 @@ fn no_bytes_make_it_panic() {
             oracle::parse(&bytes, original_len),
             "{bytes:?} {original_len}"
         );
+        let _is_brief: bool = brief_agrees(&bytes, original_len);
         let _quoted: Option<IpPacket> = parse_quoted(&bytes, original_len);
     }
 }

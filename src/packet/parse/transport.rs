@@ -76,7 +76,7 @@ fn tcp(payload: Bytes<'_>, short: Malformed) -> Result<Transport, Malformed> {
 /// an option that contradicts itself; what a capture cut is not there.
 #[cold]
 #[inline(never)]
-fn window_scale(mut options: &[u8]) -> Option<u8> {
+pub(super) fn window_scale(mut options: &[u8]) -> Option<u8> {
     let mut scale = None;
     for _ in 0..TCP_OPTIONS_MAX {
         let len = match *options {

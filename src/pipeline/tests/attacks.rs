@@ -175,3 +175,86 @@ fn a_reply_of_an_untracked_flow_opens_no_entry_under_its_name() {
     world.passes(Outside, &request().syn(), PassReason::Untracked);
     assert_eq!(world.shard.len(), 1);
 }
+
+/// A world whose table has room for one established connection and `room` others, and the batch.
+fn full_world(room: u16) -> World {
+    let mut world = World::with_flows(WEB, u32::from(room) + 1);
+    world.passes(Outside, &request().syn(), PassReason::Rule);
+    world.passes(Inside, &accepted(&request()), PassReason::Tracked);
+    world.passes(Outside, &request().ack(), PassReason::Tracked);
+    for port in 0..room {
+        world.passes(Outside, &stranger(port).syn(), PassReason::Rule);
+    }
+    world
+}
+
+fn stranger(port: u16) -> FrameBuilder {
+    build::v4("192.0.2.8", "10.0.0.1").tcp(port, 80)
+}
+
+/// How many of so many new connections in one batch are let in.
+fn let_in(world: &mut World, ports: std::ops::Range<u16>) -> u64 {
+    world.batch.clear();
+    let place = Place {
+        config: &world.config,
+        steering: None,
+    };
+    for port in ports {
+        let bytes = stranger(port).syn().build();
+        let arrival = Arrival {
+            link: LinkId(0),
+            side: Outside,
+            original_len: u32::try_from(bytes.len()).unwrap(),
+        };
+        world
+            .batch
+            .push(&bytes, arrival, &place, &world.shard, Origin::Queue);
+    }
+    world
+        .batch
+        .run(&place, &mut world.shard, &world.snapshot, world.now);
+    let fates: Vec<_> = world.batch.fates().collect();
+    let verdict = |fate: &&Fate| match fate {
+        Fate::Judged(outcome) => outcome.verdict,
+        other => panic!("{other:?}"),
+    };
+    let full = Verdict::Drop(DropReason::TableFull);
+    let (refused, passed): (Vec<_>, Vec<_>) = fates.iter().partition(|fate| verdict(fate) == full);
+    for fate in &passed {
+        assert_eq!(verdict(fate), Verdict::Pass(PassReason::Rule));
+    }
+    assert_eq!(refused.len() + passed.len(), fates.len());
+    passed.len() as u64
+}
+
+#[test]
+fn a_flood_that_fills_batches_displaces_no_more_than_a_part_of_each_does() {
+    let most = u64::from(DISPLACEMENTS_MAX);
+    let mut world = full_world(100);
+    for round in 1..=20 {
+        let first = round * 1_000;
+        assert_eq!(let_in(&mut world, first..first + 64), most, "{round}");
+        // What a slower flood brings in a batch all gets in.
+        assert_eq!(let_in(&mut world, first + 100..first + 140), 40);
+    }
+    let stats = world.shard.stats();
+    assert_eq!(stats.evicted_by.unanswered, 20 * (most + 40));
+    assert_eq!(
+        (stats.evicted, stats.refused),
+        (20 * (most + 40), 20 * (64 - most))
+    );
+    world.passes(Outside, &request().ack(), PassReason::Tracked);
+}
+
+#[test]
+fn closed_flows_and_free_room_are_taken_without_that_limit() {
+    let mut world = full_world(100);
+    for port in 0..100 {
+        let refusal = stranger(port).reversed().rst().acknowledgment(1);
+        world.passes(Inside, &refusal, PassReason::Tracked);
+    }
+    assert_eq!(let_in(&mut world, 1_000..1_064), 64);
+    assert_eq!(world.shard.stats().evicted_by.tombstones, 64);
+    let mut world = World::with_flows(WEB, 64);
+    assert_eq!(let_in(&mut world, 1_000..1_064), 64);
+}

@@ -31,7 +31,8 @@ impl World {
             steering: None,
         };
         self.batch.clear();
-        self.batch.push(bytes, arrival, &place, Origin::Queue);
+        self.batch
+            .push(bytes, arrival, &place, &self.shard, Origin::Queue);
         self.batch
             .run(&place, &mut self.shard, &self.snapshot, self.now);
         match self.batch.fates().next() {
@@ -87,6 +88,17 @@ fn early_fragments_wait_and_pass_once_the_first_has() {
     assert_eq!(retried, 2);
     assert_eq!(world.bytes(Outside, &pieces[2]), TRACKED);
     assert_eq!(world.bytes(Outside, &pieces[1]), TRACKED);
+}
+
+#[test]
+fn fragments_between_hosts_of_the_link_pass_like_their_first() {
+    let policy = UDP.replace("egress = []", "");
+    let mut world = World::new(&policy.replace("\"10.0.0.1\",", "\"10.0.0.1\", \"10.0.0.2\","));
+    // Such packets have no entry: what comes back is no reply.
+    let datagram = build::v4("10.0.0.1", "10.0.0.2").protocol(47);
+    for piece in datagram.payload_len(100).fragments(7, 48) {
+        assert_eq!(world.bytes(Inside, &piece), RULE);
+    }
 }
 
 #[test]
@@ -213,11 +225,53 @@ fn an_error_neither_refreshes_a_flow_nor_relates_to_a_tombstone() {
 
     let mut world = World::new(WEB);
     world.passes(Outside, &request().syn().sequence(10), PassReason::Rule);
-    let refused = request().reversed().rst().ack().acknowledgment(11);
-    let about_refusal = unreachable("203.0.113.1", "10.0.0.1", &refused);
-    world.passes(Outside, &about_refusal, PassReason::Related);
+    let accepted = request().reversed().syn().ack().sequence(500);
+    world.passes(
+        Inside,
+        &accepted.clone().acknowledgment(11),
+        PassReason::Tracked,
+    );
+    // Who knows the tuple alone does not spend what honest errors need.
+    let forged = unreachable("203.0.113.1", "10.0.0.1", &accepted.clone().sequence(9_000));
+    world.drops(Outside, &forged, DropReason::NoRule);
+    let about_answer = unreachable("203.0.113.1", "10.0.0.1", &accepted);
+    world.passes(Outside, &about_answer, PassReason::Related);
+    let refused = request().reversed().rst().sequence(501);
     world.passes(Inside, &refused, PassReason::Tracked);
-    world.drops(Outside, &about_refusal, DropReason::NoRule);
+    world.drops(Outside, &about_answer, DropReason::NoRule);
+}
+
+#[test]
+fn a_neighbor_inside_sends_no_error_about_what_came_from_inside() {
+    let two = format!("{UDP}[interfaces.dns-2]\naddresses = [\"10.0.0.2\"]\ngroups = [\"dns\"]\n");
+    let mut world = World::new(&two);
+    world.passes(Outside, &query(), PassReason::Rule);
+    let reply = query().reversed();
+    world.passes(Inside, &reply, PassReason::Tracked);
+    // It is to who sent the quoted packet, but that went the other way.
+    let neighbor = unreachable("10.0.0.2", "10.0.0.1", &reply);
+    world.drops(Inside, &neighbor, DropReason::NoRule);
+}
+
+#[test]
+fn an_error_about_an_error_or_a_later_fragment_relates_to_nothing() {
+    // Everything is open here, so that what is quoted would pass untracked.
+    let mut world = World::new(&OPEN.replace("\"tcp\", ports = 80", "\"udp\""));
+    let query = build::v4("192.0.2.9", "10.0.0.1").udp(4000, 53);
+    world.passes(Outside, &query, PassReason::Untracked);
+    let reply = query.reversed();
+    let about = |quoted: &FrameBuilder| unreachable("203.0.113.1", "10.0.0.1", quoted);
+    world.passes(Outside, &about(&reply), PassReason::Related);
+    let error = unreachable("10.0.0.1", "192.0.2.9", &reply);
+    world.drops(Outside, &about(&error), DropReason::NoRule);
+    let pieces = reply.payload_len(100);
+    world.passes(
+        Outside,
+        &about(&pieces.clone().fragment(7, 0, true)),
+        PassReason::Related,
+    );
+    let later = about(&pieces.fragment(7, 48, false));
+    world.drops(Outside, &later, DropReason::NoRule);
 }
 
 #[test]
@@ -268,4 +322,63 @@ fn a_revalidated_ping_is_judged_by_its_type_and_code() {
     world.passes(Inside, &pong, PassReason::Tracked);
     world.apply(&WEB.replace("type = 8, code = 0", "type = 8, code = 1"));
     world.drops(Inside, &pong, DropReason::NoRule);
+}
+
+#[test]
+fn one_request_and_one_response_in_pieces_are_no_stream() {
+    let mut world = World::new(UDP);
+    let datagram = query().payload_len(100);
+    for piece in datagram.fragments(7, 48) {
+        world.bytes(Outside, &piece);
+    }
+    for piece in datagram.reversed().fragments(8, 48) {
+        assert_eq!(world.bytes(Inside, &piece), TRACKED);
+    }
+    let mut state = None;
+    let now = world.now;
+    let slots = world.shard.capacity();
+    world
+        .shard
+        .scan(0, slots, now, &mut |flow| state = Some(flow.state.name()));
+    assert_eq!(state, Some("udp"));
+}
+
+#[test]
+fn strict_window_holds_for_a_segment_in_pieces() {
+    let mut world = World::new(WEB);
+    let shard = ShardConfig {
+        max_flows: 16,
+        per_interface: PerInterface::default(),
+        timeouts: Timeouts::default(),
+        tcp_pickup: TcpPickup::Rules,
+        tcp_strict: true,
+        seed: [1, 2],
+    };
+    world.shard = Shard::new(&shard, Tick(0));
+    world.passes(Outside, &request().syn(), PassReason::Rule);
+    world.passes(Inside, &accepted(&request()), PassReason::Tracked);
+    let ack = request().ack().sequence(1).acknowledgment(501);
+    world.passes(Outside, &ack, PassReason::Tracked);
+    let stray = ack.sequence(2_000_000_000).payload_len(64);
+    world.drops(Outside, &stray, DropReason::Invalid);
+    for piece in stray.fragments(7, 48) {
+        let verdict = world.bytes(Outside, &piece);
+        assert_eq!(verdict, Some(Verdict::Drop(DropReason::Invalid)));
+    }
+}
+
+#[test]
+fn syn_ack_that_answers_no_syn_does_not_pass_in_pieces_either() {
+    let mut world = World::new(WEB);
+    world.passes(Outside, &request().syn(), PassReason::Rule);
+    world.passes(Inside, &accepted(&request()), PassReason::Tracked);
+    let ack = request().ack().sequence(1).acknowledgment(501);
+    world.passes(Outside, &ack, PassReason::Tracked);
+    // The host has lost the connection and accepts another one, that no rule was asked about.
+    world.passes(Outside, &request().syn().sequence(77), PassReason::Tracked);
+    let other = request().reversed().syn().ack().payload_len(64);
+    let other = other.sequence(9).acknowledgment(78);
+    let pieces = other.fragments(7, 48);
+    let verdict = world.bytes(Inside, &pieces[0]);
+    assert_eq!(verdict, Some(Verdict::Drop(DropReason::Invalid)));
 }

@@ -109,6 +109,33 @@ impl Oracle {
             self.arrivals.entry(id).or_insert(self.arrivals_count);
         }
         (self.policy, self.generation) = (policy, generation);
+        let keys = self.admitted.keys().copied();
+        let lost: Vec<FlowKey> = keys.filter(|key| self.is_lost(key)).collect();
+        for key in lost {
+            self.flows.flows.remove(&key);
+            self.admitted.remove(&key);
+        }
+    }
+
+    /// Semantics: "An interface or address that leaves the policy ends its flows at once", and so
+    /// does one at the far end that comes into it.
+    fn is_lost(&self, key: &FlowKey) -> bool {
+        let near = self.inside(key);
+        let owner = |end| self.owner(key.link, key.vlan, key.end(end).0);
+        let is_same = owner(near).is_some_and(|interface| {
+            let arrived = self.arrivals[&interface.id];
+            (interface.id.clone(), arrived) == self.admitted[key].interface
+        });
+        !is_same || owner(near.opposite()).is_some()
+    }
+
+    /// Which end of a flow is the interface's.
+    fn inside(&self, key: &FlowKey) -> End {
+        let flow = self.flows.flows[key].new;
+        match flow.direction {
+            Direction::Egress => flow.opener,
+            Direction::Ingress => flow.opener.opposite(),
+        }
     }
 
     /// Forgets what has died.
@@ -289,17 +316,7 @@ impl Oracle {
             FlowClass::Unenforced => PassReason::Unenforced,
         };
         let len = arrival.original_len;
-        // The first fragment of a TCP segment moves no state.
-        let is_first = matches!(packet.fragment, Fragment::First { .. });
-        let transport = match packet.transport {
-            Transport::Tcp(_) if is_first => Transport::Other,
-            other => other,
-        };
-        let tracked = IpPacket {
-            transport,
-            ..*packet
-        };
-        match self.flows.track(&key, &tracked, from, len, now) {
+        match self.flows.track(&key, packet, from, len, now) {
             Track::Pass => seat.at(Verdict::Pass(reason), self.admitted[&key].rule.clone()),
             Track::Invalid => seat.refused(DropReason::Invalid),
             Track::Reopen => self.anew(&seat, packet, arrival, (key, from), true, now),
@@ -386,17 +403,9 @@ impl Oracle {
             return;
         }
         let flow = self.flows.flows[key].new;
-        let near = match flow.direction {
-            Direction::Egress => flow.opener,
-            Direction::Ingress => flow.opener.opposite(),
-        };
-        let owner = |end| self.owner(key.link, key.vlan, key.end(end).0);
-        let interface = owner(near).filter(|interface| {
-            let arrived = self.arrivals[&interface.id];
-            (interface.id.clone(), arrived) == admitted.interface
-        });
-        let is_far_free = owner(near.opposite()).is_none();
-        let went_on = interface.filter(|_| is_far_free).and_then(|interface| {
+        let (near, _) = key.end(self.inside(key));
+        let interface = self.owner(key.link, key.vlan, near);
+        let went_on = interface.and_then(|interface| {
             if flow.class == FlowClass::Tracked {
                 return Some((FlowClass::Tracked, admitted.rule.clone()));
             }

@@ -1,23 +1,26 @@
 //! Random packets of a tiny universe under changing policies, through the pipeline and through the
-//! oracle. A failure prints its seed and the last steps; `SEED=…` replays it.
-#![expect(clippy::print_stderr, reason = "a failure names its seed")]
+//! oracle. A failure tells the last steps and becomes a file of tests/regressions/pipeline, as
+//! short as it can be made, which is run again from then on (story.rs). `SEED=n` runs another
+//! world, `SEEDS=n` so many from it on.
 
 use std::collections::{HashMap, HashSet};
 
 use ipnet::IpNet;
 
 use super::oracle::{Expected, Oracle};
+use super::story::{Event, Story, run};
 use super::*;
 use crate::packet::{FlowKey, Parsed, TcpFlags, parse};
 use crate::policy::{
     GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, Rule, SecurityGroup,
     Service,
 };
+use crate::snapshot::FlowSeat;
 use crate::sync::Arc;
 use crate::types::{GroupId, InterfaceId, InterfaceSlot, RuleId, RuleSlot};
 
 const WORLDS: u64 = 250;
-const STEPS: u32 = 300;
+pub(super) const STEPS: u32 = 300;
 const LINKS: [&str; 2] = ["a", "b"];
 /// Time goes in the units of the shard's timers, so that what is dead is also gone.
 const UNIT: u64 = 1 << 28;
@@ -115,6 +118,7 @@ fn services() -> Vec<Service> {
 type RuleOf = (Service, Peer);
 
 /// A policy in the making.
+#[derive(Clone)]
 struct Draft {
     groups: Vec<(bool, [Vec<RuleOf>; 2])>,
     interfaces: Vec<Option<Interface>>,
@@ -198,6 +202,7 @@ impl Draft {
             vpc_id: None,
             subnet_id: None,
             instance_id: None,
+            limits: crate::types::FlowLimits::default(),
         });
     }
 
@@ -257,7 +262,7 @@ enum Step {
     Packet(Arrival, Parsed),
 }
 
-struct RandomWorld {
+pub(super) struct RandomWorld {
     random: Random,
     draft: Draft,
     compiler: Compiler,
@@ -265,6 +270,8 @@ struct RandomWorld {
     config: PipelineConfig,
     steering: Steering,
     shards: Vec<Shard>,
+    /// Whether the shards have no flow that has lost its address.
+    is_weeded: bool,
     /// Whether frames may be fragments now.
     fragments: bool,
     /// Ids of fragmented datagrams given out.
@@ -276,9 +283,11 @@ struct RandomWorld {
     interfaces: HashMap<InterfaceSlot, InterfaceId>,
     /// Flows that most packets are of.
     talks: Vec<Talk>,
+    /// What happened.
+    pub(super) story: Story,
     trace: Vec<Step>,
     /// How often each verdict was given.
-    seen: HashMap<Verdict, u32>,
+    pub(super) seen: HashMap<Verdict, u32>,
 }
 
 /// Whether a packet is of the flow of another.
@@ -295,7 +304,7 @@ fn same_flow((bytes, arrival): &(Vec<u8>, Arrival), parsed: &Parsed, other: Arri
 type Way = (WorkerId, Origin);
 
 impl RandomWorld {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let workers = if seed.is_multiple_of(3) { 2 } else { 1 };
         let is_small = workers == 1 && seed.is_multiple_of(4);
@@ -333,6 +342,7 @@ impl RandomWorld {
             },
             steering: Steering::new([seed, 3], workers),
             shards: (0..workers).map(|_| Shard::new(&shard, now)).collect(),
+            is_weeded: true,
             fragments: true,
             datagrams: 0,
             batch: Batch::default(),
@@ -341,10 +351,13 @@ impl RandomWorld {
             rules: HashMap::new(),
             interfaces: HashMap::new(),
             talks: Vec::new(),
+            story: Story {
+                seed,
+                events: Vec::new(),
+            },
             trace: Vec::new(),
             seen: HashMap::new(),
         };
-        world.apply();
         for _ in 0..5 {
             let talk = world.talk();
             world.talks.push(talk);
@@ -353,12 +366,12 @@ impl RandomWorld {
     }
 
     /// Puts the draft in force; changes it until it is a policy.
-    fn apply(&mut self) {
+    pub(super) fn apply(&mut self) {
         let generation = self.snapshot.generation().next();
-        let (policy, snapshot) = loop {
+        let policy = loop {
             let policy = self.draft.policy();
-            match self.compiler.compile(&policy, &LINKS, generation) {
-                Ok(snapshot) => break (policy, snapshot),
+            match Compiler::new().compile(&policy, &LINKS, generation) {
+                Ok(_) => break policy,
                 // Two interfaces may not own one prefix.
                 Err(_) => {
                     let at = self.random.pick(&[0, 1, 2, 3]);
@@ -366,6 +379,34 @@ impl RandomWorld {
                 }
             }
         };
+        self.happen(Event::Apply(policy));
+    }
+
+    /// What happens, on both; `false` where what there is to compare cannot be told.
+    pub(super) fn happen(&mut self, event: Event) -> bool {
+        self.story.events.push(event.clone());
+        match event {
+            Event::Apply(policy) => self.put_in_force(policy),
+            Event::Wait(units) => {
+                self.now = Tick(self.now.0 + UNIT * units);
+                self.trace.push(Step::Wait(units));
+            }
+            Event::Frames(receiver, frames) => {
+                let count = frames.len();
+                // Who gave way to whom can be told for one packet at a time.
+                if count > 1 && self.oracle.flows_count() + count > self.oracle.capacity {
+                    return false;
+                }
+                self.compare(receiver, frames);
+            }
+        }
+        true
+    }
+
+    fn put_in_force(&mut self, policy: Policy) {
+        let generation = self.snapshot.generation().next();
+        let snapshot = self.compiler.compile(&policy, &LINKS, generation);
+        let snapshot = snapshot.expect("only policies are applied");
         self.trace.push(Step::Apply(policy.clone()));
         self.rules
             .extend(snapshot.rules().map(|rule| (rule.slot, rule.id.clone())));
@@ -376,22 +417,63 @@ impl RandomWorld {
         );
         self.snapshot = snapshot;
         self.oracle.apply(policy, generation);
+        self.is_weeded = false;
+        if self.random.one_in(2) {
+            self.weed();
+        }
     }
 
-    fn step(&mut self) {
+    /// One interface is another for no longer than it takes to publish two policies.
+    fn blink(&mut self) {
+        let before = self.draft.clone();
+        let at = self.random.pick(&[0, 0, 1, 2, 3]);
+        self.draft.change_interface(&mut self.random, at);
+        self.apply();
+        self.draft = before;
+        self.apply();
+    }
+
+    /// Ends what has lost its address without waiting for its packets.
+    fn weed(&mut self) {
+        let slots = self.random.pick(&[1, 7, 1000]);
+        for shard in &mut self.shards {
+            let mut cursor = Some(0);
+            while let Some(from) = cursor {
+                cursor = shard.weed(from, slots, self.now, &mut |key, head| {
+                    let seat = FlowSeat {
+                        key,
+                        inside: head.inside_end(),
+                        interface: head.interface,
+                        judged_low: head.generation_low,
+                    };
+                    self.snapshot.seat(&seat).is_some()
+                });
+            }
+        }
+        self.compiler.forget_changes(self.snapshot.generation());
+        self.is_weeded = true;
+    }
+
+    fn shard_flows(&self) -> usize {
+        self.shards.iter().map(|shard| shard.len() as usize).sum()
+    }
+
+    pub(super) fn step(&mut self) {
         match self.random.below(40) {
             0 => {
                 let at = self.random.pick(&[0, 1, 2, 3, 4]);
                 self.talks[at] = self.talk();
             }
-            1 => {
-                self.draft.change(&mut self.random);
-                self.apply();
-            }
+            1 => match self.random.one_in(3) {
+                true => self.blink(),
+                false => {
+                    self.draft.change(&mut self.random);
+                    self.apply();
+                }
+            },
             2..=3 => {
                 let units = self.random.pick(&[1, 1, 1, 40, 40, 120, 1400]);
-                self.now = Tick(self.now.0 + UNIT * units);
-                self.trace.push(Step::Wait(units));
+                self.happen(Event::Wait(units));
             }
             _ => self.packets(),
         }
@@ -401,17 +483,36 @@ impl RandomWorld {
     fn packets(&mut self) {
         let mut count = self.random.pick(&[1, 1, 1, 2, 5]);
         // Who gave way to whom can be told for one packet at a time.
-        if self.oracle.flows_count() + count > self.oracle.capacity {
+        if self.shard_flows() + count > self.oracle.capacity {
             count = 1;
+            // Where the shard has more than the oracle, the one that gives way may be no loss.
+            self.weed();
         }
         // A fragment takes a way of its own and may be overtaken by others of its flow.
         self.fragments = count == 1;
-        let packets: Vec<_> = (0..count).map(|_| self.packet()).collect();
+        let packet = |(bytes, arrival): (Vec<u8>, Arrival)| (arrival.link, arrival.side, bytes);
+        let frames = (0..count).map(|_| packet(self.packet())).collect();
+        let receiver = self.random.below(self.shards.len() as u64);
+        self.happen(Event::Frames(usize::try_from(receiver).unwrap(), frames));
+    }
+
+    /// A batch, through the pipeline and through the oracle.
+    fn compare(&mut self, receiver: usize, frames: Vec<(LinkId, PortSide, Vec<u8>)>) {
+        let packet = |(link, side, bytes): (LinkId, PortSide, Vec<u8>)| {
+            let original_len = u32::try_from(bytes.len()).unwrap();
+            let arrival = Arrival {
+                link,
+                side,
+                original_len,
+            };
+            (bytes, arrival)
+        };
+        let packets: Vec<_> = frames.into_iter().map(packet).collect();
         for shard in &mut self.shards {
             shard.expire(self.now);
         }
         self.oracle.expire(self.now);
-        let outcomes = self.run(&packets);
+        let outcomes = self.run(receiver, &packets);
         assert_eq!(outcomes.len(), packets.len(), "a packet is lost");
         for (index, ((bytes, arrival), outcome)) in packets.iter().zip(outcomes).enumerate() {
             let mut given = Expected {
@@ -434,9 +535,9 @@ impl RandomWorld {
             *self.seen.entry(given.verdict).or_default() += 1;
             assert_eq!(given, expected, "{}", self.story());
         }
-        let flows: u32 = self.shards.iter().map(Shard::len).sum();
-        let expected = self.oracle.flows_count();
-        assert_eq!(flows as usize, expected, "{}", self.story());
+        let (flows, expected) = (self.shard_flows(), self.oracle.flows_count());
+        let is_right = flows == expected || flows > expected && !self.is_weeded;
+        assert!(is_right, "{flows} flows, not {expected}: {}", self.story());
     }
 
     fn packet(&mut self) -> (Vec<u8>, Arrival) {
@@ -475,8 +576,7 @@ impl RandomWorld {
 
     /// Received by any worker, judged by their owners. What is handed over comes later, but packets
     /// of one flow have one owner and keep their order.
-    fn run(&mut self, packets: &[(Vec<u8>, Arrival)]) -> Vec<Resolved> {
-        let receiver = self.random.below(self.shards.len() as u64);
+    fn run(&mut self, receiver: usize, packets: &[(Vec<u8>, Arrival)]) -> Vec<Resolved> {
         let receiver = WorkerId(u16::try_from(receiver).unwrap());
         let place = Place {
             config: &self.config,
@@ -484,7 +584,13 @@ impl RandomWorld {
         };
         self.batch.clear();
         for (bytes, arrival) in packets {
-            self.batch.push(bytes, *arrival, &place, Origin::Queue);
+            self.batch.push(
+                bytes,
+                *arrival,
+                &place,
+                &self.shards[receiver.index()],
+                Origin::Queue,
+            );
         }
         let shard = &mut self.shards[receiver.index()];
         self.batch.run(&place, shard, &self.snapshot, self.now);
@@ -528,8 +634,8 @@ impl RandomWorld {
                 steering: Some((&self.steering, owner)),
             };
             self.batch.clear();
-            self.batch.push(bytes, arrival, &place, origin);
             let shard = &mut self.shards[owner.index()];
+            self.batch.push(bytes, arrival, &place, shard, origin);
             self.batch.run(&place, shard, &self.snapshot, self.now);
             let fate = self.batch.fates().next().unwrap();
             match (fate, self.way(&fate)) {
@@ -684,31 +790,18 @@ fn segment(random: &mut Random, frame: FrameBuilder) -> FrameBuilder {
         .acknowledgment(random.pick(&[0, 1, 1, 2]))
 }
 
-struct PrintSeed(u64);
-
-impl Drop for PrintSeed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with SEED={}", self.0);
-        }
-    }
-}
-
 #[test]
 fn the_pipeline_does_what_the_oracle_does() {
-    let seeds: Vec<u64> = match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
-        Err(_) => (1..=WORLDS).collect(),
+    let number = |name| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().expect(name))
     };
-    let is_all = seeds.len() > 1;
+    let first = number("SEED");
+    let count = number("SEEDS").unwrap_or(first.map_or(WORLDS, |_| 1));
+    let is_all = first.is_none();
     let mut seen: HashMap<Verdict, u32> = HashMap::new();
-    for seed in seeds {
-        let _guard = PrintSeed(seed);
-        let mut world = RandomWorld::new(seed);
-        for _ in 0..STEPS {
-            world.step();
-        }
-        for (verdict, count) in world.seen {
+    for seed in (first.unwrap_or(1)..).take(usize::try_from(count).unwrap()) {
+        for (verdict, count) in run(seed) {
             *seen.entry(verdict).or_default() += count;
         }
     }
@@ -725,6 +818,6 @@ fn the_pipeline_does_what_the_oracle_does() {
     let drops = DropReason::ALL.iter().map(|reason| Verdict::Drop(*reason));
     for verdict in passes.chain(drops).filter(|one| !never.contains(one)) {
         let count = seen.get(&verdict).copied().unwrap_or(0);
-        assert!(!is_all || count > 50, "{verdict:?} {count} times: too tame");
+        assert!(!is_all || count > 20, "{verdict:?} {count} times: too tame");
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Context<'d, 'c> {
     pub(super) diagnostics: &'c mut Diagnostics,
     groups: Names<'d>,
     prefix_lists: Names<'d>,
+    /// Interfaces so far that have limits of their own.
+    pub(super) limited_interfaces: usize,
     /// Given ids and where.
     ids: HashMap<&'d str, Span>,
 }
@@ -85,6 +87,7 @@ impl<'d, 'c> Context<'d, 'c> {
             diagnostics,
             groups: Names::new(),
             prefix_lists: Names::new(),
+            limited_interfaces: 0,
             ids: HashMap::new(),
         }
     }

@@ -10,9 +10,9 @@ use super::context::{Context, Entry};
 use super::prefix::{canonical, no_prefix};
 use crate::document::{Diagnostic, Span, Table, Text, Value, alternatives, quoted};
 use crate::policy::{GroupIndex, Interface, InterfaceLink};
-use crate::types::InterfaceId;
+use crate::types::{FlowLimits, InterfaceId};
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "id",
     "addresses",
     "groups",
@@ -21,7 +21,11 @@ const KEYS: [&str; 8] = [
     "vpc_id",
     "subnet_id",
     "instance_id",
+    "limits",
 ];
+
+/// Keys of an interface's `limits`, as in `per_interface` of the gateway file.
+const LIMIT_KEYS: [&str; 2] = ["max_flows", "new_per_second"];
 
 /// The word for an interface that is behind no link.
 const LINK_NONE: &str = "none";
@@ -80,6 +84,7 @@ fn read_interface<'d>(
         vpc_id: read_foreign_id(&table, "vpc_id", context),
         subnet_id: read_foreign_id(&table, "subnet_id", context),
         instance_id: read_foreign_id(&table, "instance_id", context),
+        limits: read_limits(&table, &what, context),
     };
     places.extend(addresses.into_iter().map(|(prefix, span)| Place {
         interface: name.text,
@@ -272,6 +277,47 @@ fn read_vlan<'d>(table: &Table<'d>, context: &mut Context<'d, '_>) -> Option<u16
         context.diagnostics.push(problem);
     }
     vlan
+}
+
+fn read_limits<'d>(table: &Table<'d>, what: &str, context: &mut Context<'d, '_>) -> FlowLimits {
+    let Some(limits) = table.table("limits", context.diagnostics) else {
+        return FlowLimits::default();
+    };
+    limits.allow(
+        &format!("the limits of {what}"),
+        &LIMIT_KEYS,
+        context.diagnostics,
+    );
+    let mut read = |key| {
+        let value = limits.value(key)?;
+        let number = value.integer(context.diagnostics)?;
+        let limit = u32::try_from(number).ok();
+        if limit.is_none() {
+            let message = format!("`{key}` is from 0 to {}, not {number}", u32::MAX);
+            let problem = Diagnostic::error(message).at(value.span());
+            let help = "0 is no limit; without the key the gateway's per_interface holds";
+            context.diagnostics.push(problem.help(help));
+        }
+        limit
+    };
+    let [max_flows, new_per_second] = LIMIT_KEYS.map(&mut read);
+    let limits_read = FlowLimits {
+        max_flows,
+        new_per_second,
+    };
+    if !limits_read.is_empty() {
+        context.limited_interfaces += 1;
+        if context.limited_interfaces == FlowLimits::INTERFACES_MAX + 1 {
+            let message = format!(
+                "more than {} interfaces have limits of their own",
+                FlowLimits::INTERFACES_MAX
+            );
+            let problem = Diagnostic::error(message).at(limits.span());
+            let help = "set what most of them have in per_interface of the gateway file";
+            context.diagnostics.push(problem.help(help));
+        }
+    }
+    limits_read
 }
 
 /// An id that flow logs print as it is, so it has no space.

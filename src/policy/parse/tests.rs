@@ -9,6 +9,7 @@ use crate::document::Severity;
 use crate::policy::{
     GroupIndex, IcmpMatch, InterfaceLink, Peer, PortRange, PrefixListIndex, Service,
 };
+use crate::types::FlowLimits;
 
 mod elsewhere;
 mod problems;
@@ -529,4 +530,44 @@ fn a_type_of_all_has_a_code_of_all() {
     };
     assert_eq!(rule.service, Service::Icmp(all));
     assert_eq!(rule.peer, Peer::PrefixList(PrefixListIndex(0)));
+}
+
+#[test]
+fn an_interface_has_the_limits_that_it_names() {
+    let limits = |text: &str| {
+        let text = format!("[interfaces.web-1]\naddresses = [\"10.0.0.1\"]\n{text}");
+        good(&text).interfaces[0].limits
+    };
+    let own = |max_flows, new_per_second| FlowLimits {
+        max_flows,
+        new_per_second,
+    };
+    assert_eq!(limits(""), own(None, None));
+    assert_eq!(limits("limits = {}"), own(None, None));
+    assert_eq!(limits("limits.max_flows = 500"), own(Some(500), None));
+    let both = "limits = { max_flows = 0, new_per_second = 50 }";
+    assert_eq!(limits(both), own(Some(0), Some(50)));
+}
+
+#[test]
+fn more_limits_than_workers_have_room_for_are_refused_once() {
+    let text = |count: usize| {
+        let interface = |number| {
+            format!(
+                "[interfaces.i{number}]\naddresses = [\"10.0.{}.{}\"]\n\
+                 limits = {{ max_flows = 1 }}\n",
+                number / 256,
+                number % 256
+            )
+        };
+        (0..count).map(interface).collect::<String>()
+    };
+    good(&text(FlowLimits::INTERFACES_MAX));
+    let refused = read(&text(FlowLimits::INTERFACES_MAX + 2), KnownLinks::Unknown);
+    let report = refused.unwrap_err();
+    assert_eq!(report.errors_count(), 1);
+    assert!(
+        report.to_string().contains("more than 4096 interfaces"),
+        "{report}"
+    );
 }

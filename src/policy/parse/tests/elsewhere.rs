@@ -207,6 +207,27 @@ pub(super) fn others() -> Vec<Case> {
             "`instance_id` is not",
         ),
         case(
+            "limits type",
+            addressed("limits = 5"),
+            3,
+            10,
+            "`limits` must be a table",
+        ),
+        case(
+            "limit range",
+            addressed("limits = { max_flows = -1 }"),
+            3,
+            24,
+            "`max_flows` is from 0 to 4294967295, not -1",
+        ),
+        case(
+            "limit key",
+            addressed("limits = { max_flow = 1 }"),
+            3,
+            12,
+            "max_flows",
+        ),
+        case(
             "same address",
             interface("addresses = [\"10.0.0.1\", \"10.0.0.1/32\"]"),
             2,

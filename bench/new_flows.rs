@@ -1,0 +1,261 @@
+//! New flows through the whole pipeline in memory, one core: a miss, its verdict by 10,000 rules of
+//! a realistic policy, its entry, and later its expiry; ns per flow and allocations.
+//!
+//! Every packet begins a flow: half leave (a SYN or a datagram of an interface to anywhere), half
+//! come in (from a peer of some rule); all are allowed and tracked. What is drawn in advance is an
+//! interface, a remote end and a service in random order; each round over the draws takes another
+//! port of the opener, so that no flow comes twice in hours. The clock runs so that the table stays
+//! nine tenths full and expires as many as it opens. `write` is making the frames alone: subtract
+//! it. `floor` is the harness's floor (support/floor.rs), `write` included.
+//!
+//! `PORTCULLIS_BENCH_FLOWS=8000000` sets the table's size (default a million).
+#![expect(
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a benchmark may end, and prints"
+)]
+
+#[path = "support/floor.rs"]
+mod floor;
+mod support;
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use floor::{FRAME_BYTES, Floor};
+use portcullis::clock::Tick;
+use portcullis::compile::Compiler;
+use portcullis::compile::sample::{self, Random, Size};
+use portcullis::conntrack::{PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
+use portcullis::packet::{Address, VlanTags, build};
+use portcullis::pipeline::{
+    Arrival, BATCH_MAX, Batch, ExemptRules, Fate, IcmpErrors, LinkRules, OnRuleRemoved, Origin,
+    PipelineConfig, Place,
+};
+use portcullis::policy::{Peer, Policy};
+use portcullis::snapshot::{Decision, Question, Snapshot};
+use portcullis::types::{Direction, Generation, LinkId, PassReason, PortSide, Verdict, protocol};
+use support::count_allocations;
+
+const RULES: usize = 10_000;
+const INTERFACES: usize = 2_000;
+const SEED: u64 = 20_261_124;
+/// Draws of interface, remote end and service: enough that no cache holds what they lead to.
+const DRAWS: usize = 1 << 17;
+/// Offset of the opener's port in an untagged IPv4 frame.
+const SOURCE_PORT: usize = 34;
+/// How long a flow lives that nobody answers: SYN and UDP alike.
+const TIMEOUT_NS: u64 = 30_000_000_000;
+
+type Drawn = ([u8; FRAME_BYTES], PortSide);
+
+/// A packet that a rule allows and that begins a tracked flow, if this draw is one.
+fn draw(
+    policy: &Policy,
+    snapshot: &Snapshot,
+    direction: Direction,
+    random: &mut Random,
+) -> Option<Drawn> {
+    let owned = random.pick(&policy.interfaces).addresses[0].addr().into();
+    let owner = |address| snapshot.interface_of(LinkId(0), VlanTags::default(), address);
+    let interface = owner(owned)?;
+    let anywhere = Address::V4((random.bits() >> 32) as u32);
+    let rules = &random.pick(&policy.groups).ingress;
+    let remote = match random.pick(rules).peer {
+        Peer::Cidr4(net) if direction == Direction::Ingress && net.prefix_len() > 0 => {
+            Address::V4(net.broadcast().to_bits())
+        }
+        _ => anywhere,
+    };
+    if owner(remote).is_some() || remote.is_multicast_or_broadcast() {
+        return None;
+    }
+    let question = Question {
+        remote,
+        protocol: *random.pick(&[6, 6, 6, 17]),
+        service: *random.pick(&[22, 53, 80, 443, 5432, 8080, 9100, 40_000]),
+    };
+    match snapshot.decide(interface, direction, &question) {
+        Decision::Allow {
+            untracked: false, ..
+        } => {}
+        _ => return None,
+    }
+    let (source, destination, side) = match direction {
+        Direction::Egress => (owned, remote, PortSide::Inside),
+        Direction::Ingress => (remote, owned, PortSide::Outside),
+    };
+    let frame = build::between(source, destination);
+    let frame = if question.protocol == protocol::TCP {
+        frame.tcp(1, question.service).syn().payload(&[0; 6])
+    } else {
+        frame.udp(1, question.service).payload(&[0; 18])
+    };
+    Some((frame.build().try_into().ok()?, side))
+}
+
+struct World {
+    snapshot: Snapshot,
+    config: PipelineConfig,
+    shard: Shard,
+    batch: Batch,
+    draws: Vec<Drawn>,
+    /// Where the next burst begins in `draws`, and the opener's port of this round.
+    next: usize,
+    port: u16,
+    frames: [[u8; FRAME_BYTES]; BATCH_MAX],
+    sides: [PortSide; BATCH_MAX],
+    now: Tick,
+    step_ns: u64,
+}
+
+impl World {
+    fn new(max_flows: u32) -> Self {
+        let size = Size {
+            rules: RULES,
+            interfaces: INTERFACES,
+        };
+        let policy = sample::policy(size, SEED);
+        let snapshot = Compiler::new()
+            .compile(&policy, &["link"], Generation(1))
+            .expect("samples compile");
+        let mut random = Random::new(SEED);
+        let mut drawn = |place: usize| {
+            let direction = match place % 2 {
+                0 => Direction::Egress,
+                _ => Direction::Ingress,
+            };
+            let draw = || draw(&policy, &snapshot, direction, &mut random);
+            std::iter::repeat_with(draw).flatten().next()
+        };
+        let draws: Vec<Drawn> = (0..DRAWS).filter_map(&mut drawn).collect();
+        let count = policy.count();
+        println!("{} rules, {} interfaces", count.rules, count.interfaces);
+        let shard = ShardConfig {
+            max_flows,
+            per_interface: PerInterface::default(),
+            timeouts: Timeouts::default(),
+            tcp_pickup: TcpPickup::Rules,
+            tcp_strict: false,
+            seed: [11, 12],
+        };
+        Self {
+            snapshot,
+            config: PipelineConfig {
+                icmp_errors: IcmpErrors::Related,
+                on_rule_removed: OnRuleRemoved::Keep,
+                links: vec![LinkRules::default()],
+                exempt: ExemptRules::default(),
+            },
+            shard: Shard::new(&shard, Tick(0)),
+            batch: Batch::default(),
+            draws,
+            next: 0,
+            port: 1,
+            frames: [[0; FRAME_BYTES]; BATCH_MAX],
+            sides: [PortSide::Inside; BATCH_MAX],
+            now: Tick(0),
+            step_ns: TIMEOUT_NS * BATCH_MAX as u64 * 10 / (u64::from(max_flows) * 9),
+        }
+    }
+
+    /// Makes the next burst's frames.
+    fn write(&mut self) {
+        if self.next == DRAWS {
+            self.next = 0;
+            self.port = self.port.wrapping_add(1);
+        }
+        let drawn = &self.draws[self.next..self.next + BATCH_MAX];
+        self.next += BATCH_MAX;
+        let port = self.port.to_be_bytes();
+        for ((frame, side), (made, its_side)) in
+            self.frames.iter_mut().zip(&mut self.sides).zip(drawn)
+        {
+            *frame = *made;
+            frame[SOURCE_PORT..SOURCE_PORT + 2].copy_from_slice(&port);
+            *side = *its_side;
+        }
+    }
+
+    /// Judges the burst; returns how many a rule let in.
+    fn run(&mut self) -> usize {
+        self.now = Tick(self.now.0 + self.step_ns);
+        self.batch.clear();
+        let place = Place {
+            config: &self.config,
+            steering: None,
+        };
+        for (frame, side) in self.frames.iter().zip(self.sides) {
+            let arrival = Arrival {
+                link: LinkId(0),
+                side,
+                original_len: FRAME_BYTES as u32,
+            };
+            self.batch
+                .push(frame, arrival, &place, &self.shard, Origin::Queue);
+        }
+        self.batch
+            .run(&place, &mut self.shard, &self.snapshot, self.now);
+        let by_rule = Verdict::Pass(PassReason::Rule);
+        let is_new =
+            |fate: &Fate| matches!(fate, Fate::Judged(outcome) if outcome.verdict == by_rule);
+        let passed = self.batch.fates().filter(is_new).count();
+        self.shard.expire(self.now);
+        passed
+    }
+}
+
+fn new_flows(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pipeline/new");
+    group.throughput(Throughput::Elements(BATCH_MAX as u64));
+    let flows = std::env::var("PORTCULLIS_BENCH_FLOWS").ok();
+    let flows: u32 = flows
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1_000_000);
+    let is_test = std::env::args().any(|argument| argument == "--test");
+    let mut world = World::new(if is_test { 10_000 } else { flows });
+    let turn = |world: &mut World| {
+        world.write();
+        world.run()
+    };
+    for _ in 0..2 * world.shard.capacity() as usize / BATCH_MAX {
+        turn(&mut world);
+    }
+    let before = world.shard.stats();
+    let mut passed = 0;
+    group.bench_function(BenchmarkId::new("burst", flows), |bencher| {
+        bencher.iter(|| passed += turn(&mut world));
+    });
+    let stats = world.shard.stats();
+    let opened = stats.opened - before.opened;
+    assert_eq!((opened, stats.reopened), (passed as u64, 0), "all are new");
+    assert_eq!((stats.evicted, stats.refused), (0, 0));
+    println!(
+        "{} flows live, {opened} opened, {} expired",
+        stats.flows,
+        stats.expired - before.expired
+    );
+    assert_eq!(count_allocations(|| _ = turn(&mut world)), 0);
+    group.bench_function(BenchmarkId::new("write", flows), |bencher| {
+        bencher.iter(|| {
+            world.write();
+            black_box(&mut world.frames);
+        });
+    });
+    let mut floor = Floor::new(flows);
+    group.bench_function(BenchmarkId::new("floor", flows), |bencher| {
+        bencher.iter(|| {
+            world.write();
+            floor.run(&world.frames);
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default();
+    targets = new_flows
+}
+criterion_main!(benches);

@@ -254,7 +254,7 @@ impl Controller {
             .check(&source, request.allow_empty)
             .map_err(|report| refused(&report))?;
         let warnings = checked.warnings.problems();
-        let policy = checked.value;
+        let mut policy = checked.value;
         let ControllerSetup { state, clock, .. } = &self.setup;
         let refuse = |error: PublishError| {
             Refusal::new(format!(
@@ -264,6 +264,7 @@ impl Controller {
         };
         let started = clock.now();
         if request.dry_run {
+            policy::share(&state.policy(), &mut policy);
             let next = state
                 .try_compile(&policy)
                 .map_err(|error| refuse(error.into()))?;

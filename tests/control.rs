@@ -10,6 +10,8 @@
 )]
 
 mod common;
+#[path = "control/staged.rs"]
+mod staged;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -88,6 +90,17 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("{what}");
 }
 
+/// Runs the gateway of a file at the wire.
+fn spawn(wire: &Wire, file: &Path, log: Stdio) -> Child {
+    Command::new("ip")
+        .args(["netns", "exec", &wire.gateway.name, BINARY, "run"])
+        .arg("--config")
+        .arg(file)
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
 /// A gateway on a wire, ended with the test.
 struct Gateway {
     child: Child,
@@ -112,13 +125,7 @@ impl Gateway {
                  [[link]]\nname = \"uplink\"\ninside = \"inside\"\noutside = \"outside\"\n{more}"
             ),
         );
-        let child = Command::new("ip")
-            .args(["netns", "exec", &wire.gateway.name, BINARY, "run"])
-            .arg("--config")
-            .arg(file)
-            .stderr(log(&folder))
-            .spawn()
-            .unwrap();
+        let child = spawn(&wire, &file, log(&folder));
         let gateway = Self {
             child,
             folder,
@@ -126,6 +133,13 @@ impl Gateway {
         };
         wait_for("it starts", || gateway.ask(&["status"]).status.success());
         Some(gateway)
+    }
+
+    /// Starts it again after [`Gateway::stop`], with nobody who reads its log.
+    fn start_again(&mut self) {
+        let file = self.folder.0.join("gateway.toml");
+        self.child = spawn(&self.wire, &file, Stdio::null());
+        wait_for("it starts", || self.ask(&["status"]).status.success());
     }
 
     fn logging(name: &str) -> Option<Self> {

@@ -4,8 +4,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use super::{Failure, SocketArguments, diff, print_json};
-use crate::control::{Applied, ApplyRequest, ClientError, Command};
+use crate::control::{Applied, ApplyRequest, Client, ClientError, Command, Confirmation};
 use crate::document::{Problem, Source, Style};
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +21,10 @@ pub(super) struct Arguments {
     /// Replace the gateway's configured policy file too
     #[arg(long, conflicts_with = "dry_run")]
     save: bool,
+    /// Go back by itself unless `portcullis confirm` comes within this time; `--save` then waits
+    /// for it too
+    #[arg(long, value_name = "TIME", value_parser = parse_wait, conflicts_with = "dry_run")]
+    confirm_within: Option<Duration>,
     /// How long to wait until every worker uses it
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     timeout: Duration,
@@ -40,18 +46,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         text: source.text().to_owned(),
         dry_run: arguments.dry_run,
         save: arguments.save,
-        timeout_ms: u64::try_from(arguments.timeout.as_millis()).unwrap_or(u64::MAX),
+        timeout_ms: millis(arguments.timeout),
         allow_empty: arguments.allow_empty,
+        confirm_within_ms: arguments.confirm_within.map(millis),
     };
     let mut client = arguments.socket.connect()?;
-    let applied: Applied = match client.request(&Command::Apply(request)) {
-        Ok(applied) => applied,
-        Err(ClientError::Refused(refusal)) => {
-            say(&refusal.problems)?;
-            return Err(Failure::message(refusal.message));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let applied: Applied = ask(&mut client, &Command::Apply(request))?;
     say(&applied.warnings)?;
     if arguments.json {
         return print_json(&applied);
@@ -74,6 +74,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             out,
             "generation {generation} {what} on every worker after {microseconds} µs"
         )?;
+        if let Some(confirmation) = &applied.confirmation {
+            writeln!(out, "{}", waits(confirmation))?;
+        }
     }
     Ok(())
 }
@@ -101,12 +104,57 @@ fn write_dry_run(applied: &Applied, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-fn say(problems: &[Problem]) -> Result<(), Failure> {
+/// Asks for a change; says what is wrong with its document.
+pub(super) fn ask<T: DeserializeOwned>(
+    client: &mut Client,
+    command: &Command,
+) -> Result<T, Failure> {
+    match client.request(command) {
+        Ok(done) => Ok(done),
+        Err(ClientError::Refused(refusal)) => {
+            say(&refusal.problems)?;
+            Err(Failure::message(refusal.message))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What people are told of a change that waits.
+pub(super) fn waits(confirmation: &Confirmation) -> String {
+    let Confirmation {
+        generation,
+        rollback_to,
+        left_ms,
+        deadline,
+        saves,
+    } = confirmation;
+    let saves = if *saves { "; then it is saved too" } else { "" };
+    let seconds = left_ms.div_ceil(1000);
+    format!(
+        "generation {generation} waits for `portcullis confirm` until {deadline} ({seconds} s)\
+         {saves}; else {rollback_to} comes back"
+    )
+}
+
+pub(super) fn say(problems: &[Problem]) -> Result<(), Failure> {
     let mut err = io::stderr().lock();
     for problem in problems {
         writeln!(err, "{problem}")?;
     }
     Ok(())
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Reads a time that is not zero.
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("nobody confirms in no time; write 60s".to_owned()),
+        time => Ok(time),
+    }
 }
 
 /// Reads `5s`, `500ms`, `2m` or plain seconds.
@@ -139,5 +187,7 @@ mod tests {
         for bad in ["", "s", "5 s", "-1s", "5d", "1.5s"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+        assert!(parse_wait("0s").is_err());
+        assert_eq!(parse_wait("60s"), Ok(Duration::from_secs(60)));
     }
 }

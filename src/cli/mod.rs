@@ -4,11 +4,15 @@
 
 mod apply;
 mod check;
+mod confirm;
 mod detach;
 mod diff;
 mod explain;
 mod flows;
+mod history;
 mod replay;
+mod rollback;
+mod rule;
 mod run;
 mod status;
 
@@ -41,6 +45,15 @@ enum Verb {
     Check(CheckArguments),
     /// Put a policy in force on the running gateway
     Apply(apply::Arguments),
+    /// Keep the policy that `apply --confirm-within` put in force
+    Confirm(confirm::Arguments),
+    /// Change single rules of the running gateway's policy
+    #[command(subcommand)]
+    Rule(rule::Verb),
+    /// The versions of the policy that the running gateway keeps
+    History(history::Arguments),
+    /// Go back to a former version of the policy
+    Rollback(rollback::Arguments),
     /// Say what traffic one policy allows that the other does not: exit code 0 none, 1 some
     Diff(diff::Arguments),
     /// Say what would become of a packet, and why
@@ -128,6 +141,10 @@ pub fn main() -> ExitCode {
         Verb::Detach(arguments) => detach::run(&arguments),
         Verb::Check(arguments) => check_files(&arguments.files),
         Verb::Apply(arguments) => apply::run(&arguments),
+        Verb::Confirm(arguments) => confirm::run(&arguments),
+        Verb::Rule(verb) => rule::run(&verb),
+        Verb::History(arguments) => history::run(&arguments),
+        Verb::Rollback(arguments) => rollback::run(&arguments),
         Verb::Diff(arguments) => diff::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Replay(arguments) => replay::run(&arguments),
@@ -197,7 +214,11 @@ mod tests {
 
     #[test]
     fn every_command_and_option_says_what_it_is() {
-        for command in Arguments::command().get_subcommands() {
+        says_what_it_is(&Arguments::command());
+    }
+
+    fn says_what_it_is(parent: &clap::Command) {
+        for command in parent.get_subcommands() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             for argument in command.get_arguments() {
                 let name = argument.get_id();
@@ -207,6 +228,7 @@ mod tests {
                     command.get_name()
                 );
             }
+            says_what_it_is(command);
         }
     }
 }

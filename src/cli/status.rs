@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
+use super::apply::waits;
 use super::{Failure, SocketArguments, print_json};
 use crate::control::{Command, EvictedBy, LinkStatus, Status};
 
@@ -39,6 +40,9 @@ fn write_text(out: &mut impl Write, status: &Status) -> io::Result<()> {
         snapshot.compile_microseconds,
         snapshot.bytes.div_ceil(1024)
     )?;
+    if let Some(confirmation) = &status.confirmation {
+        writeln!(out, "{}", waits(confirmation))?;
+    }
     let table = &status.conntrack;
     writeln!(
         out,

@@ -48,7 +48,7 @@ impl Config {
     }
 }
 
-/// Owner and permissions of the control socket.
+/// The control socket, and what the control side keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// User name or number that shall own the socket; default: who runs the gateway.
@@ -58,11 +58,18 @@ pub struct Control {
     /// Permission bits; default 0600. Whoever may write to the socket may change the policy, so
     /// none may be given to others.
     pub mode: u32,
+    /// How many versions of the policy `history` lists and `rollback` finds; 1 to 1000, default
+    /// 32. Each costs the memory of what it does not have in common with the next.
+    pub history: u32,
 }
 
 impl Control {
     /// Default of [`Control::mode`]: its owner only.
     pub const MODE_DEFAULT: u32 = 0o600;
+    /// Default of [`Control::history`].
+    pub const HISTORY_DEFAULT: u32 = 32;
+    /// Most of [`Control::history`].
+    pub const HISTORY_MAX: u32 = 1000;
 }
 
 impl Default for Control {
@@ -71,6 +78,7 @@ impl Default for Control {
             owner: None,
             group: None,
             mode: Self::MODE_DEFAULT,
+            history: Self::HISTORY_DEFAULT,
         }
     }
 }

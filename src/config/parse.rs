@@ -144,12 +144,14 @@ fn read_region(top: &mut Section<'_, '_>) -> Option<String> {
 }
 
 fn read_control(root: &Table<'_>, diagnostics: &mut Diagnostics) -> Control {
-    let keys = ["owner", "group", "mode"];
+    let keys = ["owner", "group", "mode", "history"];
     let mut section = Section::open(root, "control", &keys, diagnostics);
+    let history = 1..=Control::HISTORY_MAX;
     Control {
         owner: read_account(&mut section, "owner"),
         group: read_account(&mut section, "group"),
         mode: read_mode(&mut section).unwrap_or(Control::MODE_DEFAULT),
+        history: section.number("history", history, Control::HISTORY_DEFAULT),
     }
 }
 

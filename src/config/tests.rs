@@ -64,7 +64,7 @@ control_socket = "c.sock"
 state_dir = "state"
 account_id = "123456789012"
 region = "eu-central-1"
-control = { owner = "root", group = 27, mode = "0660" }
+control = { owner = "root", group = 27, mode = "0660", history = 5 }
 workers = { cores = [2, 3], burst = 32, idle = "spin" }
 umem = { frames = 8192, frame_size = 4096, huge_pages = "require" }
 conntrack.max_flows = 5_000
@@ -103,6 +103,7 @@ on_exit = "open"
     assert_eq!(config.control.owner.as_deref(), Some("root"));
     assert_eq!(config.control.group.as_deref(), Some("27"));
     assert_eq!(config.control.mode, 0o660);
+    assert_eq!(config.control.history, 5);
     assert_eq!(config.workers.cores, [2, 3]);
     assert_eq!(
         (config.workers.burst, config.workers.idle),
@@ -629,6 +630,7 @@ fn the_reference_has_every_key_and_its_default() {
         "owner",
         "group",
         "mode",
+        "history",
         "state_dir",
         "account_id",
         "region",

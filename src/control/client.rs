@@ -46,9 +46,12 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
-    stream: UnixStream,
+    stream: BufReader<UnixStream>,
 }
 
+/// Most requests that are sent ahead of their answers: their answers fit the socket's buffer, so
+/// that neither side waits for the other to read.
+const AHEAD_MAX: usize = 256;
 /// Most bytes of an answer: the longest is the list of what a large policy changes.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// Beyond what a request itself asks to wait for.
@@ -69,6 +72,7 @@ impl Client {
             .set_write_timeout(Some(ANSWER_PATIENCE))
             .map_err(no_answer)?;
         let path = path.to_path_buf();
+        let stream = BufReader::new(stream);
         Ok(Self { path, stream })
     }
 
@@ -77,11 +81,64 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn request<T: DeserializeOwned>(&mut self, command: &Command) -> Result<T, ClientError> {
-        let patience = match command {
-            Command::Apply(apply) => ANSWER_PATIENCE + Duration::from_millis(apply.timeout_ms),
-            _ => ANSWER_PATIENCE,
-        };
-        let failed = |error: io::Error| match error.kind() {
+        let sent = self.send(command);
+        // A gateway that refuses to listen says why, and closes.
+        match self.receive(patience(command)) {
+            Err(ClientError::Closed(_)) => sent.and(Err(ClientError::Closed(self.path.clone()))),
+            received => parse_answer(&received?),
+        }
+    }
+
+    /// Sends many requests, ahead of their answers, so that the gateway can carry them out
+    /// together; an answer or refusal for each, in their order.
+    ///
+    /// # Errors
+    /// See [`ClientError`], but for a refusal; what became of the others is not known then.
+    pub fn request_all<T: DeserializeOwned>(
+        &mut self,
+        commands: &[Command],
+    ) -> Result<Vec<Result<T, Refusal>>, ClientError> {
+        let mut answers = Vec::with_capacity(commands.len());
+        let mut sent = 0;
+        for command in commands {
+            while sent < commands.len() && sent - answers.len() < AHEAD_MAX {
+                self.send(&commands[sent])?;
+                sent += 1;
+            }
+            answers.push(match parse_answer(&self.receive(patience(command))?) {
+                Ok(answer) => Ok(answer),
+                Err(ClientError::Refused(refusal)) => Err(refusal),
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(answers)
+    }
+
+    fn send(&mut self, command: &Command) -> Result<(), ClientError> {
+        let mut line = serde_json::to_string(command)
+            .map_err(|error| ClientError::BadAnswer(error.to_string()))?;
+        line.push('\n');
+        let sent = self.stream.get_mut().write_all(line.as_bytes());
+        sent.map_err(|error| self.failed(&error, ANSWER_PATIENCE))
+    }
+
+    /// The next line.
+    fn receive(&mut self, patience: Duration) -> Result<String, ClientError> {
+        let mut answer = String::new();
+        let set = self.stream.get_ref().set_read_timeout(Some(patience));
+        let read = set.and_then(|()| {
+            let mut limited = self.stream.by_ref().take(ANSWER_BYTES_MAX);
+            limited.read_line(&mut answer)
+        });
+        match read {
+            Ok(0) => Err(ClientError::Closed(self.path.clone())),
+            Ok(_) => Ok(answer),
+            Err(error) => Err(self.failed(&error, patience)),
+        }
+    }
+
+    fn failed(&self, error: &io::Error, patience: Duration) -> ClientError {
+        match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => ClientError::Silent {
                 path: self.path.clone(),
                 patience,
@@ -90,23 +147,20 @@ impl Client {
                 ClientError::Closed(self.path.clone())
             }
             _ => ClientError::BadAnswer(error.to_string()),
-        };
-        self.stream
-            .set_read_timeout(Some(patience))
-            .map_err(failed)?;
-        let mut line = serde_json::to_string(command)
-            .map_err(|error| ClientError::BadAnswer(error.to_string()))?;
-        line.push('\n');
-        let sent = (&self.stream).write_all(line.as_bytes());
-        // A gateway that refuses to listen says why, and closes.
-        let mut answer = String::new();
-        let read = BufReader::new((&self.stream).take(ANSWER_BYTES_MAX)).read_line(&mut answer);
-        match (sent, read) {
-            (_, Ok(len)) if len > 0 => parse_answer(&answer),
-            (Err(error), _) | (Ok(()), Err(error)) => Err(failed(error)),
-            (Ok(()), Ok(_)) => Err(ClientError::Closed(self.path.clone())),
         }
     }
+}
+
+/// How long an answer may take.
+fn patience(command: &Command) -> Duration {
+    let timeout_ms = match command {
+        Command::Apply(request) => request.timeout_ms,
+        Command::RuleAdd(request) => request.timeout_ms,
+        Command::RuleRemove(request) => request.timeout_ms,
+        Command::Rollback(request) => request.timeout_ms,
+        _ => 0,
+    };
+    ANSWER_PATIENCE.saturating_add(Duration::from_millis(timeout_ms))
 }
 
 fn parse_answer<T: DeserializeOwned>(answer: &str) -> Result<T, ClientError> {

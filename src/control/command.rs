@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
 use super::flow_filter::FlowFilter;
+use super::version_commands::{Confirmation, RollbackRequest, RuleAddRequest, RuleRemoveRequest};
 use crate::document::Problem;
 use crate::policy::Diff;
 
@@ -20,6 +21,16 @@ pub enum Command {
     Explain(ExplainRequest),
     /// Live flows.
     Flows(FlowsRequest),
+    /// Add rules to a group of the policy in force.
+    RuleAdd(RuleAddRequest),
+    /// Remove rules of the policy in force.
+    RuleRemove(RuleRemoveRequest),
+    /// Keep the change that waits to be confirmed.
+    Confirm,
+    /// The versions of the policy that are kept.
+    History,
+    /// Go back to a former version.
+    Rollback(RollbackRequest),
 }
 
 /// A policy to put in force.
@@ -41,6 +52,9 @@ pub struct ApplyRequest {
     /// Accept a policy without any interface.
     #[serde(default)]
     pub allow_empty: bool,
+    /// Go back by itself unless it is confirmed within so many milliseconds.
+    #[serde(default)]
+    pub confirm_within_ms: Option<u64>,
 }
 
 /// A packet to ask about.
@@ -117,6 +131,9 @@ pub struct Applied {
     pub traffic_error: Option<String>,
     /// Warnings about the document.
     pub warnings: Vec<Problem>,
+    /// It goes back unless it is confirmed.
+    #[serde(default)]
+    pub confirmation: Option<Confirmation>,
 }
 
 /// Why a request was refused.

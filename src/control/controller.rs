@@ -7,18 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
 use tracing::{info, warn};
 
+use super::answer::{Answer, LIVE_TIMEOUT, answer, full, refused, texts};
 use super::command::{Applied, ApplyRequest, Command, Refusal};
+use super::deadlines::Deadlines;
 use super::explain::explain;
 use super::flows;
-use super::publish::{PolicyState, Published, View};
+use super::publish::{Intent, PolicyState, PublishError, Published, View};
+use super::rule_changes::{RuleChange, RuleChanges};
 use super::status::{ConntrackStatus, LinkStatus, SnapshotStatus, Status, WorkerStatus};
+use super::versions::{Origin, Tally};
 use crate::clock::{MonotonicClock, Tick};
-use crate::compile::CompileError;
 use crate::document::{Checked, Problem, Report, Source};
-use crate::policy::{self, Brief, KnownLinks, Policy};
+use crate::policy::{self, Brief, Change, KnownLinks, Policy};
 use crate::snapshot::Snapshot;
 use crate::sync::Arc;
 use crate::types::{Generation, WorkerId};
@@ -36,6 +38,8 @@ pub struct ControllerSetup {
     pub policy_path: PathBuf,
     /// Whether a policy without any interface may come into force from the file.
     pub allow_empty: bool,
+    /// How many versions of the policy are kept.
+    pub history: usize,
     /// Room for flows, over all shards.
     pub max_flows: u64,
     /// Asks the devices.
@@ -46,7 +50,9 @@ pub struct ControllerSetup {
 
 /// Carries commands out; shared by the control threads.
 pub struct Controller {
-    setup: ControllerSetup,
+    pub(super) setup: ControllerSetup,
+    pub(super) rules: RuleChanges,
+    pub(super) deadlines: Deadlines,
     started: Tick,
     /// The policy file as `apply --save` left it.
     saved: Mutex<Option<FileVersion>>,
@@ -98,26 +104,52 @@ impl std::fmt::Debug for ControllerSetup {
     }
 }
 
-/// How long a reload (SIGHUP, file watch) waits for the workers before it says that one is late.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl Controller {
     /// A controller of a gateway that forwards.
     #[must_use]
     pub fn new(setup: ControllerSetup) -> Self {
         let started = setup.clock.now();
+        setup.state.keep_versions(setup.history);
         Self {
             setup,
+            rules: RuleChanges::default(),
+            deadlines: Deadlines::default(),
             started,
             saved: Mutex::new(None),
         }
     }
 
-    /// Carries one command out; the answer as one line of JSON.
-    ///
-    /// # Errors
-    /// A refusal; nothing in force has changed then, unless it says that a worker is late.
-    pub fn execute(&self, command: Command) -> Result<String, Refusal> {
+    /// Carries commands out in their order, and hands each answer to `respond` before the next
+    /// command; changes of rules that follow one another are published and answered together.
+    /// What is no command is refused in its place. Ends early where `respond` says that nobody
+    /// reads; `false` then.
+    pub fn execute_all(
+        &self,
+        commands: Vec<Result<Command, Refusal>>,
+        respond: &mut dyn FnMut(&[Answer]) -> bool,
+    ) -> bool {
+        let mut changes = Vec::new();
+        for command in commands {
+            let command = match command.map(RuleChange::of) {
+                Ok(Ok(change)) => {
+                    changes.push(change);
+                    continue;
+                }
+                Ok(Err(command)) => Ok(command),
+                Err(refusal) => Err(refusal),
+            };
+            if !respond(&self.change_rules(std::mem::take(&mut changes))) {
+                return false;
+            }
+            let answer = command.and_then(|command| self.execute(*command));
+            if !respond(&[answer]) {
+                return false;
+            }
+        }
+        respond(&self.change_rules(changes))
+    }
+
+    fn execute(&self, command: Command) -> Answer {
         match command {
             Command::Status => answer(&self.status()),
             Command::Apply(request) => answer(&self.apply(&request)?),
@@ -135,6 +167,11 @@ impl Controller {
                 );
                 answer(&page.map_err(Refusal::new)?)
             }
+            Command::RuleAdd(request) => self.change_rule(RuleChange::Add(request)),
+            Command::RuleRemove(request) => self.change_rule(RuleChange::Remove(request)),
+            Command::Confirm => answer(&self.confirm()?),
+            Command::History => answer(&self.history()),
+            Command::Rollback(request) => answer(&self.roll_back(request)?),
         }
     }
 
@@ -155,14 +192,20 @@ impl Controller {
             Err(report) => return log_refused(&report),
         };
         let ControllerSetup { state, clock, .. } = &self.setup;
-        let published = match self.publish(checked.value) {
+        let waited = state.deadline().is_some();
+        let published = match self.publish(checked.value, Origin::File, Intent::Settle) {
             Ok(published) => published,
             Err(error) => {
                 return warn!(error = full(&error), %path, "policy refused; the one in force stays");
             }
         };
         let generation = published.generation;
-        match state.wait_live(generation, RELOAD_TIMEOUT, clock) {
+        if waited {
+            self.deadlines.wake();
+            warn!(%generation, %path, "the policy file ends the wait for a confirmation");
+        }
+        self.note_changes(&published);
+        match state.wait_live(generation, LIVE_TIMEOUT, clock) {
             Ok(()) if published.unchanged && cause == ReloadCause::Start => {}
             Ok(()) if published.unchanged => {
                 info!(%generation, %path, "the policy file says what is in force already");
@@ -172,14 +215,19 @@ impl Controller {
         }
     }
 
-    fn publish(&self, policy: Policy) -> Result<Published, CompileError> {
+    fn publish(
+        &self,
+        policy: Policy,
+        origin: Origin,
+        intent: Intent,
+    ) -> Result<Published, PublishError> {
         let ControllerSetup {
             state,
             exchange,
             clock,
             ..
         } = &self.setup;
-        let published = state.publish(policy, exchange.swept(), clock)?;
+        let published = state.publish(policy, origin, intent, exchange.swept(), clock)?;
         // Who sleeps has connections to end too, where the policy took their address.
         exchange.wake_all();
         Ok(published)
@@ -206,9 +254,9 @@ impl Controller {
             .check(&source, request.allow_empty)
             .map_err(|report| refused(&report))?;
         let warnings = checked.warnings.problems();
-        let policy = checked.value;
+        let mut policy = checked.value;
         let ControllerSetup { state, clock, .. } = &self.setup;
-        let refuse = |error: CompileError| {
+        let refuse = |error: PublishError| {
             Refusal::new(format!(
                 "refused, the policy in force stays: {}",
                 full(&error)
@@ -216,10 +264,21 @@ impl Controller {
         };
         let started = clock.now();
         if request.dry_run {
-            let next = state.try_compile(&policy).map_err(refuse)?;
+            policy::share(&state.policy(), &mut policy);
+            let next = state
+                .try_compile(&policy)
+                .map_err(|error| refuse(error.into()))?;
             return self.dry_run(&policy, &next, warnings);
         }
-        let published = self.publish(policy.clone()).map_err(refuse)?;
+        let origin = Origin::Apply(request.name.clone());
+        let published = self
+            .publish(policy, origin, request.intent())
+            .map_err(refuse)?;
+        let pending = state.view().pending;
+        let pending = pending.filter(|pending| pending.generation == published.generation);
+        if pending.is_some() {
+            self.deadlines.wake();
+        }
         let Published {
             generation,
             unchanged,
@@ -235,19 +294,20 @@ impl Controller {
         }
         let elapsed = clock.now().since(started);
         info!(%generation, document = request.name, "policy applied");
-        if request.save {
+        if request.save && pending.is_none() {
             self.save(generation, request.text.as_bytes())?;
         }
         Ok(Applied {
             generation: generation.0,
             unchanged,
             microseconds: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
-            changes: changes(&published.before, &policy),
+            changes: texts(&self.note_changes(&published)),
             ended_flows: None,
             refused_flows: None,
             traffic: None,
             traffic_error: None,
             warnings,
+            confirmation: self.confirmation(pending.as_ref()),
         })
     }
 
@@ -278,11 +338,28 @@ impl Controller {
             traffic,
             traffic_error,
             warnings,
+            confirmation: None,
         })
     }
 
+    /// Notes in the history what a publication changed.
+    fn note_changes(&self, published: &Published) -> Vec<Change> {
+        let changes = policy::changes(&published.before, &published.policy);
+        if !published.unchanged {
+            let tally = Tally::of(&changes);
+            self.setup.state.note(published.generation, tally);
+        }
+        changes
+    }
+
+    fn change_rule(&self, change: RuleChange) -> Answer {
+        let mut answers = self.change_rules(vec![change]);
+        let none = || Err(Refusal::new("the change was lost"));
+        answers.pop().unwrap_or_else(none)
+    }
+
     /// Replaces the configured policy file by the document of a generation.
-    fn save(&self, generation: Generation, document: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn save(&self, generation: Generation, document: &[u8]) -> Result<(), Refusal> {
         let path = &self.setup.policy_path;
         let replaced = self.setup.state.while_in_force(generation, || {
             let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -317,6 +394,7 @@ impl Controller {
             generations,
             stats,
             compile_time,
+            pending,
         } = self.setup.state.view();
         let snapshot = SnapshotStatus {
             rules: stats.rules as u64,
@@ -347,19 +425,22 @@ impl Controller {
             links: (self.setup.links)(),
             conntrack,
             snapshot,
+            confirmation: self.confirmation(pending.as_ref()),
         }
     }
 }
 
-/// Straight to text: a tree of values takes ten times the memory of what it says.
-fn answer<T: Serialize>(value: &T) -> Result<String, Refusal> {
-    let text = serde_json::to_string(value);
-    text.map_err(|error| Refusal::new(format!("the answer could not be written: {error}")))
+impl ApplyRequest {
+    fn intent(&self) -> Intent {
+        self.confirm_within_ms.map_or(Intent::Change, |within| {
+            let document = self.save.then(|| self.text.as_str().into());
+            Intent::Stage(Duration::from_millis(within), document)
+        })
+    }
 }
 
 fn changes(before: &Policy, after: &Policy) -> Vec<String> {
-    let changes = policy::changes(before, after);
-    changes.iter().map(ToString::to_string).collect()
+    texts(&policy::changes(before, after))
 }
 
 /// Replaces a file in one step: readers see the old content or the new.
@@ -388,30 +469,8 @@ fn write(temporary: &Path, target: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(temporary, target)
 }
 
-fn refused(report: &Report) -> Refusal {
-    let count = report.errors_count();
-    let plural = if count == 1 { "" } else { "s" };
-    Refusal {
-        message: format!("refused, the policy in force stays: {count} error{plural}"),
-        problems: report.problems(),
-    }
-}
-
 fn log_refused(report: &Report) {
     for problem in report.problems() {
         warn!(%problem, "policy refused; the one in force stays");
     }
-}
-
-/// An error with its sources, on one line.
-fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    // Bound: error chains are as deep as our error types nest.
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

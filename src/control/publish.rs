@@ -9,9 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::clock::MonotonicClock;
+use super::versions::{Origin, Pending, Tally, Version, Versions};
+use crate::clock::{MonotonicClock, Tick, unix_time};
 use crate::compile::{CompileError, Compiler};
-use crate::policy::Policy;
+use crate::policy::{self, Policy};
 use crate::snapshot::{Publisher, Snapshot, SnapshotStats};
 use crate::sync::Arc;
 use crate::types::{Generation, WorkerId};
@@ -33,6 +34,77 @@ pub struct NotLive {
     pub workers: Vec<WorkerId>,
     /// How long was waited.
     pub timeout: Duration,
+}
+
+/// Why nothing was published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// It exceeds a limit of the compiled form.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// An earlier change waits to be confirmed.
+    #[error(
+        "generation {generation} waits to be confirmed, for {} s more: `portcullis confirm` or \
+         `portcullis rollback` comes first",
+        seconds(*.left)
+    )]
+    Waits {
+        /// The generation that waits.
+        generation: Generation,
+        /// How long it waits yet.
+        left: Duration,
+    },
+}
+
+/// Why nothing was confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfirmError {
+    /// Nothing waits.
+    #[error("nothing waits to be confirmed; `portcullis history` says what became of it")]
+    Nothing,
+    /// It is late.
+    #[error("the time to confirm generation {0} is over: the version before comes back")]
+    Late(Generation),
+}
+
+/// Why the policy in force stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RollbackError {
+    /// There is one version only.
+    #[error("there is no version before the one in force")]
+    First,
+    /// It is gone, was never there, or is inside of a run of rule changes.
+    #[error("generation {wanted} is not kept; there are {}", list(.kept))]
+    Unknown {
+        /// What was asked for.
+        wanted: Generation,
+        /// What there is, newest first.
+        kept: Vec<Generation>,
+    },
+    /// It exceeds a limit of the compiled form.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+fn list(kept: &[Generation]) -> String {
+    let texts: Vec<String> = kept.iter().map(ToString::to_string).collect();
+    texts.join(", ")
+}
+
+/// Whole seconds, begun ones included.
+pub(super) fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+/// What a change does about one that waits to be confirmed.
+#[derive(Clone, Debug)]
+pub enum Intent {
+    /// It is refused while one waits.
+    Change,
+    /// Likewise; it then waits itself, for so long, and replaces the policy file once confirmed.
+    Stage(Duration, Option<Arc<str>>),
+    /// It decides: what waited waits no more.
+    Settle,
 }
 
 fn have(workers: &[WorkerId]) -> String {
@@ -60,6 +132,8 @@ struct Current {
     policy: Arc<Policy>,
     publisher: Publisher,
     compile_time: Duration,
+    /// The newest is `policy`.
+    versions: Versions,
 }
 
 /// What a policy that was published replaced.
@@ -67,6 +141,8 @@ struct Current {
 pub struct Published {
     /// Its generation.
     pub generation: Generation,
+    /// The policy.
+    pub policy: Arc<Policy>,
     /// The policy before it; the same content where nothing changed.
     pub before: Arc<Policy>,
     /// The same content was in force already, and keeps its generation.
@@ -85,6 +161,8 @@ pub struct View {
     pub stats: SnapshotStats,
     /// How long the last compilation took.
     pub compile_time: Duration,
+    /// A change that waits to be confirmed.
+    pub pending: Option<Pending>,
 }
 
 impl PolicyState {
@@ -114,10 +192,13 @@ impl PolicyState {
         links: Vec<String>,
         compile_time: Duration,
     ) -> Self {
+        let policy = Arc::new(policy);
+        let generation = publisher.current().generation();
         Self {
             compiler: Mutex::new(compiler),
             current: Mutex::new(Current {
-                policy: Arc::new(policy),
+                versions: Versions::new(generation, Arc::clone(&policy), unix_time()),
+                policy,
                 publisher,
                 compile_time,
             }),
@@ -129,37 +210,187 @@ impl PolicyState {
     /// generation no worker has a flow left that lost its address.
     ///
     /// # Errors
-    /// Where it exceeds a limit of the compiled form; nothing has changed then.
+    /// See [`PublishError`]; nothing has changed then.
     pub fn publish(
         &self,
-        policy: Policy,
+        mut policy: Policy,
+        origin: Origin,
+        intent: Intent,
+        swept: Generation,
+        clock: &MonotonicClock,
+    ) -> Result<Published, PublishError> {
+        let mut compiler = lock(&self.compiler);
+        self.refuse_while_waiting(&intent, clock)?;
+        let before = self.policy();
+        policy::share(&before, &mut policy);
+        let policy = if policy == *before {
+            before
+        } else {
+            Arc::new(policy)
+        };
+        Ok(self.replace(&mut compiler, policy, origin, intent, swept, clock)?)
+    }
+
+    /// Publishes what `edit` makes of the policy in force; the same pointer is no change.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; nothing has changed then.
+    pub fn edit(
+        &self,
+        swept: Generation,
+        clock: &MonotonicClock,
+        edit: impl FnOnce(Arc<Policy>) -> (Arc<Policy>, Origin),
+    ) -> Result<Published, PublishError> {
+        let mut compiler = lock(&self.compiler);
+        self.refuse_while_waiting(&Intent::Change, clock)?;
+        let (policy, origin) = edit(self.policy());
+        Ok(self.replace(&mut compiler, policy, origin, Intent::Change, swept, clock)?)
+    }
+
+    /// Publishes the content of a former version: of a generation, else of the version before. To
+    /// go back from a change that waits ends its wait.
+    ///
+    /// # Errors
+    /// See [`RollbackError`]; nothing has changed then.
+    pub fn roll_back(
+        &self,
+        to: Option<Generation>,
+        swept: Generation,
+        clock: &MonotonicClock,
+    ) -> Result<(Published, Generation), RollbackError> {
+        let mut compiler = lock(&self.compiler);
+        let (policy, generation) = lock(&self.current).target(to)?;
+        let origin = Origin::Rollback(generation);
+        let published =
+            self.replace(&mut compiler, policy, origin, Intent::Settle, swept, clock)?;
+        Ok((published, generation))
+    }
+
+    /// Goes back from a change whose time to be confirmed is over; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`PolicyState::publish`]; the change then still waits, and cannot be confirmed.
+    pub fn expire(
+        &self,
+        swept: Generation,
+        clock: &MonotonicClock,
+    ) -> Result<Option<(Published, Pending)>, CompileError> {
+        let mut compiler = lock(&self.compiler);
+        let pending = lock(&self.current).versions.pending.clone();
+        let Some(pending) = pending.filter(|pending| pending.deadline <= clock.now()) else {
+            return Ok(None);
+        };
+        let origin = Origin::AutoRollback(pending.before_generation);
+        let policy = Arc::clone(&pending.before);
+        let published =
+            self.replace(&mut compiler, policy, origin, Intent::Settle, swept, clock)?;
+        Ok(Some((published, pending)))
+    }
+
+    /// Ends the wait of a change in favor of it.
+    ///
+    /// # Errors
+    /// Where nothing waits, or its time is over.
+    pub fn confirm(&self, clock: &MonotonicClock) -> Result<Pending, ConfirmError> {
+        let mut current = lock(&self.current);
+        let pending = &mut current.versions.pending;
+        match pending.take_if(|pending| clock.now() < pending.deadline) {
+            Some(confirmed) => Ok(confirmed),
+            None => Err(pending.as_ref().map_or(ConfirmError::Nothing, |late| {
+                ConfirmError::Late(late.generation)
+            })),
+        }
+    }
+
+    /// Until when the change that waits may be confirmed.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Tick> {
+        let current = lock(&self.current);
+        current.versions.pending.as_ref().map(|one| one.deadline)
+    }
+
+    /// The versions that are kept, newest first.
+    #[must_use]
+    pub fn versions(&self) -> Vec<Version> {
+        lock(&self.current).versions.newest_first()
+    }
+
+    /// Says what a version changed.
+    pub fn note(&self, generation: Generation, tally: Tally) {
+        lock(&self.current).versions.note(generation, tally);
+    }
+
+    /// How many versions are kept from now on.
+    pub fn keep_versions(&self, count: usize) {
+        lock(&self.current).versions.set_room(count);
+    }
+
+    fn refuse_while_waiting(
+        &self,
+        intent: &Intent,
+        clock: &MonotonicClock,
+    ) -> Result<(), PublishError> {
+        match (intent, &lock(&self.current).versions.pending) {
+            (Intent::Settle, _) | (_, None) => Ok(()),
+            (Intent::Change | Intent::Stage(..), Some(pending)) => Err(PublishError::Waits {
+                generation: pending.generation,
+                left: pending.deadline.since(clock.now()),
+            }),
+        }
+    }
+
+    /// Compiles and publishes; only who holds the compiler may.
+    fn replace(
+        &self,
+        compiler: &mut Compiler,
+        policy: Arc<Policy>,
+        origin: Origin,
+        intent: Intent,
         swept: Generation,
         clock: &MonotonicClock,
     ) -> Result<Published, CompileError> {
-        let mut compiler = lock(&self.compiler);
-        // Only who holds the compiler changes these.
         let (before, generation) = {
-            let current = lock(&self.current);
+            let mut current = lock(&self.current);
             let generation = current.publisher.current().generation();
+            if Arc::ptr_eq(&policy, &current.policy) {
+                if matches!(intent, Intent::Settle) {
+                    current.versions.pending = None;
+                }
+                return Ok(Published {
+                    generation,
+                    policy: Arc::clone(&policy),
+                    before: policy,
+                    unchanged: true,
+                });
+            }
             (Arc::clone(&current.policy), generation)
         };
-        if policy == *before {
-            return Ok(Published {
-                generation,
-                before,
-                unchanged: true,
-            });
-        }
         let started = clock.now();
         compiler.forget_changes(swept);
         let snapshot = compiler.compile(&policy, &self.link_names(), generation.next())?;
         let compile_time = clock.now().since(started);
         let mut current = lock(&self.current);
+        let before_generation = generation;
         let generation = current.publisher.publish(Arc::new(snapshot));
-        current.policy = Arc::new(policy);
+        let now = clock.now();
+        let at = (now, unix_time());
+        current.policy = Arc::clone(&policy);
         current.compile_time = compile_time;
+        let recorded = Arc::clone(&policy);
+        current.versions.record(generation, recorded, origin, at);
+        current.versions.pending = match intent {
+            Intent::Stage(within, document) => Some(Pending {
+                generation,
+                deadline: now.after(within),
+                before: Arc::clone(&before),
+                before_generation,
+                document,
+            }),
+            Intent::Change | Intent::Settle => None,
+        };
         Ok(Published {
             generation,
+            policy,
             before,
             unchanged: false,
         })
@@ -251,6 +482,7 @@ impl PolicyState {
             generations,
             stats: snapshot.stats(),
             compile_time: current.compile_time,
+            pending: current.versions.pending.clone(),
         }
     }
 
@@ -273,124 +505,29 @@ impl PolicyState {
     }
 }
 
+impl Current {
+    /// The policy to go back to.
+    fn target(&self, to: Option<Generation>) -> Result<(Arc<Policy>, Generation), RollbackError> {
+        if let (None, Some(pending)) = (to, &self.versions.pending) {
+            return Ok((Arc::clone(&pending.before), pending.before_generation));
+        }
+        let found = match to {
+            None => self.versions.before().ok_or(RollbackError::First)?,
+            Some(wanted) => self.versions.find(wanted).ok_or_else(|| {
+                let versions = self.versions.newest_first();
+                let kept = versions.iter().map(|version| version.generation).collect();
+                RollbackError::Unknown { wanted, kept }
+            })?,
+        };
+        Ok((Arc::clone(&found.policy), found.generation))
+    }
+}
+
 /// A panic in a control thread ends the process in release builds; elsewhere the state is still
 /// whole, since it is changed in one step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::document::Source;
-    use crate::policy::{self, KnownLinks};
-    use crate::snapshot::SnapshotReader;
-
-    fn parse(port: u16) -> Policy {
-        let text = format!(
-            "[security_groups.web]\ndescription = \"web\"\n\
-             ingress = [{{ protocol = \"tcp\", ports = {port}, from = [\"10.0.0.0/8\"] }}]\n\
-             [interfaces.a]\naddresses = [\"10.0.1.10\"]\ngroups = [\"web\"]\n"
-        );
-        let source = Source::from_bytes("policy.toml", text.into_bytes()).unwrap();
-        policy::parse(&source, KnownLinks::Unknown).unwrap().value
-    }
-
-    /// A state in generation 1, and two workers that never took it up.
-    fn state() -> (PolicyState, Vec<SnapshotReader>, MonotonicClock) {
-        let clock = MonotonicClock::start();
-        let links = vec!["uplink".to_owned()];
-        let (compiler, snapshot, time) =
-            PolicyState::compile_first(&parse(80), &links, &clock).unwrap();
-        let (publisher, readers) = Publisher::new(Arc::new(snapshot), 2);
-        let state = PolicyState::new(parse(80), compiler, publisher, links, time);
-        (state, readers, clock)
-    }
-
-    #[test]
-    fn a_late_worker_is_named_and_holds_up_nobody_else() {
-        let (state, mut readers, clock) = state();
-        readers[0].load();
-        readers[1].load();
-        let second = state
-            .publish(parse(81), Generation(0), &clock)
-            .unwrap()
-            .generation;
-        readers[0].load();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| state.wait_live(second, Duration::from_secs(60), &clock));
-            let late = state.wait_live(second, Duration::ZERO, &clock).unwrap_err();
-            assert_eq!(late.workers, [WorkerId(1)]);
-            assert_eq!(
-                late.to_string(),
-                "generation 2 is published, but worker 1 has not taken it up within 0ns"
-            );
-            let view = state.view();
-            assert_eq!(
-                (view.generation, view.generations[1].1),
-                (second, Generation(1))
-            );
-            let third = state
-                .publish(parse(82), Generation(0), &clock)
-                .unwrap()
-                .generation;
-            assert_eq!(third, Generation(3));
-            readers[1].begin_sleep();
-            waiting.join().unwrap().unwrap();
-        });
-    }
-
-    #[test]
-    fn a_worker_that_wakes_is_waited_for_and_shown_as_up_to_date() {
-        let (state, mut readers, clock) = state();
-        readers[0].load();
-        readers[1].begin_sleep();
-        let second = state
-            .publish(parse(81), Generation(0), &clock)
-            .unwrap()
-            .generation;
-        readers[0].load();
-        readers[1].end_sleep();
-        let late = state.wait_live(second, Duration::ZERO, &clock).unwrap_err();
-        assert_eq!(late.workers, [WorkerId(1)]);
-        assert_eq!(state.view().generations[1], (WorkerId(1), second, false));
-    }
-
-    #[test]
-    fn a_change_is_live_though_a_later_one_is_not() {
-        let (state, mut readers, clock) = state();
-        readers[1].begin_sleep();
-        readers[0].load();
-        let second = state
-            .publish(parse(81), Generation(0), &clock)
-            .unwrap()
-            .generation;
-        readers[0].load();
-        let third = state
-            .publish(parse(82), Generation(0), &clock)
-            .unwrap()
-            .generation;
-        assert_eq!(state.wait_live(second, Duration::ZERO, &clock), Ok(()));
-        assert!(state.wait_live(third, Duration::ZERO, &clock).is_err());
-    }
-
-    #[test]
-    fn the_same_content_keeps_its_generation() {
-        let (state, _readers, clock) = state();
-        let published = state.publish(parse(80), Generation(0), &clock).unwrap();
-        assert!(published.unchanged);
-        assert_eq!(published.generation, Generation(1));
-    }
-
-    #[test]
-    fn what_is_saved_is_what_is_in_force() {
-        let (state, _readers, clock) = state();
-        let second = state
-            .publish(parse(81), Generation(0), &clock)
-            .unwrap()
-            .generation;
-        assert_eq!(state.while_in_force(second, || "saved"), Some("saved"));
-        state.publish(parse(82), Generation(0), &clock).unwrap();
-        assert_eq!(state.while_in_force(second, || "saved"), None);
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use rustix::fs::Mode;
 use serde_json::json;
 use tracing::{debug, warn};
 
+use super::answer::Answer;
 use super::command::{Command, Refusal};
 use super::controller::Controller;
 use crate::clock::{MonotonicClock, Tick};
@@ -21,6 +22,10 @@ use crate::sync::{Arc, AtomicU32, Ordering};
 const CONNECTIONS_MAX: u32 = 32;
 /// Most bytes of a request: a policy of some hundred thousand rules.
 const REQUEST_BYTES_MAX: u64 = 64 << 20;
+/// Bytes that are read at once; requests that are in them whole are taken together.
+const READ_BYTES: usize = 64 << 10;
+/// Most requests that are taken together.
+const AHEAD_MAX: usize = 256;
 /// A client that neither sends nor reads for so long is closed.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 /// And one that takes so long for one whole request or answer, byte by byte, is too.
@@ -144,7 +149,7 @@ fn greet(stream: UnixStream, controller: &Arc<Controller>, connections: &Arc<Ato
             "{CONNECTIONS_MAX} clients are served already; try again when one has ended"
         ));
         // The buffer of a new connection has room for it: nobody is waited for.
-        respond(&stream, &Err(refusal));
+        respond(&stream, &[Err(refusal)]);
         return;
     }
     let (controller, counted) = (Arc::clone(controller), Arc::clone(connections));
@@ -203,41 +208,57 @@ impl Write for Message<'_> {
     }
 }
 
-/// Answers a client's requests until it closes or errs.
+/// Answers a client's requests until it closes or errs. What a client has sent ahead is taken
+/// together, so that changes of rules are published together.
 fn converse(stream: &UnixStream, controller: &Controller) {
-    let mut reader = BufReader::new(Message::new(stream));
+    let mut reader = BufReader::with_capacity(READ_BYTES, Message::new(stream));
     loop {
-        let mut line = Vec::new();
         reader.get_mut().clock = MonotonicClock::start();
-        match reader
-            .by_ref()
-            .take(REQUEST_BYTES_MAX)
-            .read_until(b'\n', &mut line)
+        let mut commands = Vec::new();
+        let mut is_refused = false;
+        // The first is waited for.
+        while commands.len() < AHEAD_MAX
+            && !is_refused
+            && (commands.is_empty() || reader.buffer().contains(&b'\n'))
         {
-            Ok(0) | Err(_) => return,
-            Ok(_) if line.len() as u64 >= REQUEST_BYTES_MAX => {
-                let refusal = format!("a request may have {REQUEST_BYTES_MAX} bytes at most");
-                respond(stream, &Err(Refusal::new(refusal)));
-                return;
+            let mut line = Vec::new();
+            let read = reader
+                .by_ref()
+                .take(REQUEST_BYTES_MAX)
+                .read_until(b'\n', &mut line);
+            match read {
+                Ok(0) | Err(_) => return,
+                Ok(_) if line.len() as u64 >= REQUEST_BYTES_MAX => {
+                    let refusal = format!("a request may have {REQUEST_BYTES_MAX} bytes at most");
+                    commands.push(Err(Refusal::new(refusal)));
+                    is_refused = true;
+                }
+                Ok(_) => commands.push(
+                    serde_json::from_slice::<Command>(&line)
+                        .map_err(|error| Refusal::new(format!("not a request: {error}"))),
+                ),
             }
-            Ok(_) => {}
         }
-        let answer = match serde_json::from_slice::<Command>(&line) {
-            Ok(command) => controller.execute(command),
-            Err(error) => Err(Refusal::new(format!("not a request: {error}"))),
-        };
-        if !respond(stream, &answer) {
+        let is_read = controller.execute_all(commands, &mut |answers| respond(stream, answers));
+        if !is_read || is_refused {
             return;
         }
     }
 }
 
-/// Writes one answer; `false` where the client has gone.
-fn respond(stream: &UnixStream, answer: &Result<String, Refusal>) -> bool {
-    let mut line = match answer {
-        Ok(text) => format!("{{\"ok\":{text}}}"),
-        Err(refusal) => json!({ "error": refusal }).to_string(),
-    };
-    line.push('\n');
-    Message::new(stream).write_all(line.as_bytes()).is_ok()
+/// Writes answers; `false` where the client has gone.
+fn respond(stream: &UnixStream, answers: &[Answer]) -> bool {
+    let mut lines = String::new();
+    for answer in answers {
+        match answer {
+            Ok(text) => {
+                lines.push_str("{\"ok\":");
+                lines.push_str(text);
+                lines.push('}');
+            }
+            Err(refusal) => lines.push_str(&json!({ "error": refusal }).to_string()),
+        }
+        lines.push('\n');
+    }
+    Message::new(stream).write_all(lines.as_bytes()).is_ok()
 }

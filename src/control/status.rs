@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::version_commands::Confirmation;
 use crate::telemetry::{CounterView, Gauges};
 use crate::types::{DropReason, Generation, PassReason};
 
@@ -23,6 +24,9 @@ pub struct Status {
     pub conntrack: ConntrackStatus,
     /// The compiled policy.
     pub snapshot: SnapshotStatus,
+    /// A change that waits to be confirmed.
+    #[serde(default)]
+    pub confirmation: Option<Confirmation>,
 }
 
 /// One worker.

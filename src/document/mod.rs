@@ -21,7 +21,7 @@ mod words;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Span};
 pub use report::{Problem, Report, Style};
 pub use source::{Position, Source};
-pub use walk::{Document, Table, Text, Value, read};
+pub use walk::{Document, LoneValue, Table, Text, Value, read, read_value};
 pub use words::{alternatives, nearest, quoted};
 
 /// Something read from a document that had no errors.

@@ -26,16 +26,57 @@ impl Document<'_> {
     }
 }
 
+/// A parsed value that stands alone. Tables in it borrow from it.
+#[derive(Debug)]
+pub struct LoneValue<'s> {
+    root: Spanned<DeValue<'s>>,
+    name: &'s str,
+}
+
+impl LoneValue<'_> {
+    /// The value, known by the name of its text.
+    #[must_use]
+    pub fn value(&self) -> Value<'_> {
+        Value {
+            raw: &self.root,
+            name: self.name,
+        }
+    }
+}
+
 /// Parses the text, going on after errors of syntax so that all are found.
 #[must_use]
 pub fn read<'s>(source: &'s Source, diagnostics: &mut Diagnostics) -> Document<'s> {
-    let text = source.text();
-    let empty = || Document {
-        root: DeTable::new(),
-    };
+    if !is_worth_reading(source.text(), diagnostics) {
+        let root = DeTable::new();
+        return Document { root };
+    }
+    let (root, errors) = DeTable::parse_recoverable(source.text());
+    let root = root.into_inner();
+    push_syntax_errors(&root, source.text(), &errors, diagnostics);
+    Document { root }
+}
+
+/// Parses a text that is one value, as it would stand behind `key =`.
+#[must_use]
+pub fn read_value<'s>(source: &'s Source, diagnostics: &mut Diagnostics) -> LoneValue<'s> {
+    let (text, name) = (source.text(), source.name());
+    if !is_worth_reading(text, diagnostics) {
+        let root = Spanned::new(0..0, DeValue::Table(DeTable::new()));
+        return LoneValue { root, name };
+    }
+    let (root, errors) = DeValue::parse_recoverable(text);
+    let no_table = DeTable::new();
+    let table = root.get_ref().as_table().unwrap_or(&no_table);
+    push_syntax_errors(table, text, &errors, diagnostics);
+    LoneValue { root, name }
+}
+
+/// Whether a text can be given to the parser; says why if not.
+fn is_worth_reading(text: &str, diagnostics: &mut Diagnostics) -> bool {
     if text.len() > Source::SIZE_BYTES_MAX {
         diagnostics.push_syntax(too_long());
-        return empty();
+        return false;
     }
     // One clear line, where the parser would complain about each byte of a file that is no text.
     if let Some(at) = text.find('\0') {
@@ -44,17 +85,23 @@ pub fn read<'s>(source: &'s Source, diagnostics: &mut Diagnostics) -> Document<'
                 .at(at..at + 1)
                 .help("check that it is the right file, saved as UTF-8 text"),
         );
-        return empty();
+        return false;
     }
-    let (root, errors) = DeTable::parse_recoverable(text);
-    let root = root.into_inner();
-    let first_keys = first_keys_of_duplicates(&root, text, &errors);
-    for error in &errors {
+    true
+}
+
+fn push_syntax_errors(
+    root: &DeTable<'_>,
+    text: &str,
+    errors: &[toml::de::Error],
+    diagnostics: &mut Diagnostics,
+) {
+    let first_keys = first_keys_of_duplicates(root, text, errors);
+    for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         let span = span.start.min(text.len())..span.end.min(text.len());
         diagnostics.push_syntax(syntax_error(error.message(), span, text, &first_keys));
     }
-    Document { root }
 }
 
 /// Words what the parser says, with a remedy.

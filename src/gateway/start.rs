@@ -141,6 +141,7 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
         cores,
         policy_path: config.policy.clone(),
         allow_empty: options.allow_empty,
+        history: usize::try_from(config.control.history).unwrap_or(usize::MAX),
         max_flows: u64::from(config.conntrack.max_flows),
         links: Box::new(move || {
             let devices = devices.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,9 +149,7 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
         }),
         clock,
     }));
-    let reload = start_reloads(&controller).map_err(system("cannot start the reloads"))?;
-    let changed = reload.clone();
-    watch_file(&config.policy, move || changed.ask(ReloadCause::File))?;
+    let reload = start_threads(&controller, &config.policy)?;
     // What was written since it was read, before anybody can apply a policy: one that is applied
     // stays in force until the file changes.
     controller.reload(ReloadCause::Start);
@@ -179,6 +178,17 @@ pub fn run(config: &Config, policy: Policy, options: &StartOptions) -> Result<()
     }
     finish(&exchange, workers, &stop);
     Ok(())
+}
+
+/// Starts the threads of the control side that no client needs.
+fn start_threads(controller: &Arc<Controller>, policy: &Path) -> Result<Reloads, GatewayError> {
+    controller
+        .watch_deadlines()
+        .map_err(system("cannot start the watch of confirmations"))?;
+    let reload = start_reloads(controller).map_err(system("cannot start the reloads"))?;
+    let changed = reload.clone();
+    watch_file(policy, move || changed.ask(ReloadCause::File))?;
+    Ok(reload)
 }
 
 /// Asks for reloads of the policy; they are made on a thread of their own, one at a time, so that

@@ -2,17 +2,21 @@
 
 mod changes;
 mod diff;
+mod edit;
 mod id;
 mod model;
 mod parse;
+mod share;
 
 pub use changes::{Change, ChangeKind, changes, content_id};
 pub use diff::{
     Brief, Diff, DiffError, Enforcement, InterfaceChange, Line, LineKind, Place, Presence,
     ServiceText, Subject, Traffic, diff,
 };
+pub use edit::{AddedRules, EditError, EditedRule, RuleEditor};
 pub use model::{
     Count, GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, PrefixEntry,
     PrefixList, PrefixListIndex, Rule, SecurityGroup, Service,
 };
 pub use parse::{KEYS, KnownLinks, parse, refuse_empty};
+pub use share::share;

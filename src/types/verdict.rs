@@ -1,7 +1,10 @@
 //! What becomes of a packet, and why. The reasons are the counters' indexes.
 
+use serde::{Deserialize, Serialize};
+
 /// As seen from the protected interface, never from the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Toward the interface.
     Ingress,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::KnownLinks;
+use super::lookup::PolicyNames;
 use super::names::{Kind, check_name, names_nothing};
 use crate::document::{Diagnostic, Diagnostics, Span, Table, Text, Value, alternatives, quoted};
 use crate::policy::id::derive;
@@ -31,11 +32,52 @@ pub(super) struct Context<'d, 'c> {
     ids: HashMap<&'d str, Span>,
 }
 
-/// Names of one kind, in document order, found ignoring case.
-#[derive(Default)]
-struct Names<'d> {
-    names: Vec<&'d str>,
-    found: HashMap<String, (u32, Span)>,
+/// Names of one kind in the order of the document; and by the lower case of each, where it is.
+type Collected<'d> = (Vec<&'d str>, HashMap<String, (u32, Span)>);
+
+/// Names of one kind, found ignoring case.
+enum Names<'d> {
+    /// Of the document, in its order, and where they are.
+    Read {
+        names: Vec<&'d str>,
+        found: HashMap<String, (u32, Span)>,
+    },
+    /// Of a policy that was read before.
+    Known(&'d PolicyNames),
+}
+
+impl<'d> Names<'d> {
+    fn new() -> Self {
+        Self::Read {
+            names: Vec::new(),
+            found: HashMap::new(),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<u32> {
+        let key = name.to_ascii_lowercase();
+        match self {
+            Self::Read { found, .. } => found.get(&key).map(|(index, _)| *index),
+            Self::Known(names) => names.find(&key),
+        }
+    }
+
+    fn at(&self, index: u32) -> &'d str {
+        match self {
+            Self::Read { names, .. } => {
+                let index = usize::try_from(index).unwrap_or(usize::MAX);
+                names.get(index).copied().unwrap_or_default()
+            }
+            Self::Known(names) => names.at(index),
+        }
+    }
+
+    fn len(&self) -> u32 {
+        match self {
+            Self::Read { names, .. } => index_u32(names.len()),
+            Self::Known(names) => names.len(),
+        }
+    }
 }
 
 impl<'d, 'c> Context<'d, 'c> {
@@ -43,27 +85,41 @@ impl<'d, 'c> Context<'d, 'c> {
         Self {
             links,
             diagnostics,
-            groups: Names::default(),
-            prefix_lists: Names::default(),
+            groups: Names::new(),
+            prefix_lists: Names::new(),
             limited_interfaces: 0,
             ids: HashMap::new(),
         }
     }
 
+    /// A context in which a part of a policy that was read before is read.
+    pub(super) fn of_policy(
+        groups: &'d PolicyNames,
+        prefix_lists: &'d PolicyNames,
+        diagnostics: &'c mut Diagnostics,
+    ) -> Self {
+        Self {
+            groups: Names::Known(groups),
+            prefix_lists: Names::Known(prefix_lists),
+            ..Self::new(KnownLinks::Unknown, diagnostics)
+        }
+    }
+
     /// Learns the names of groups; the last is `default` where none has this name.
     pub(super) fn name_groups(&mut self, entries: &[Entry<'d>]) {
-        self.groups = self.collect(entries, Kind::Group);
-        if !self.groups.found.contains_key(DEFAULT_GROUP) {
+        let (mut names, mut found) = self.collect(entries, Kind::Group);
+        if !found.contains_key(DEFAULT_GROUP) {
+            names.push(DEFAULT_GROUP);
             let index = index_u32(entries.len());
-            self.groups.names.push(DEFAULT_GROUP);
-            let found = (index, 0..0);
-            self.groups.found.insert(DEFAULT_GROUP.to_owned(), found);
+            found.insert(DEFAULT_GROUP.to_owned(), (index, 0..0));
         }
+        self.groups = Names::Read { names, found };
     }
 
     /// Learns the names of prefix lists.
     pub(super) fn name_prefix_lists(&mut self, entries: &[Entry<'d>]) {
-        self.prefix_lists = self.collect(entries, Kind::PrefixList);
+        let (names, found) = self.collect(entries, Kind::PrefixList);
+        self.prefix_lists = Names::Read { names, found };
     }
 
     /// Checks the names of interfaces, which nothing refers to.
@@ -71,13 +127,13 @@ impl<'d, 'c> Context<'d, 'c> {
         self.collect(entries, Kind::Interface);
     }
 
-    fn collect(&mut self, entries: &[Entry<'d>], kind: Kind) -> Names<'d> {
-        let mut names = Names::default();
+    fn collect(&mut self, entries: &[Entry<'d>], kind: Kind) -> Collected<'d> {
+        let (mut names, mut found) = Collected::default();
         for (index, (name, _)) in entries.iter().enumerate() {
             check_name(name, kind, self.diagnostics);
-            names.names.push(name.text);
+            names.push(name.text);
             let key = name.text.to_ascii_lowercase();
-            if let Some((_, first)) = names.found.get(&key) {
+            if let Some((_, first)) = found.get(&key) {
                 let what = kind.noun();
                 let problem = Diagnostic::error(format!(
                     "the {what} {} is there twice: case does not tell names apart",
@@ -91,13 +147,12 @@ impl<'d, 'c> Context<'d, 'c> {
                 self.diagnostics.push(problem);
                 continue;
             }
-            let found = (index_u32(index), name.span.clone());
-            names.found.insert(key, found);
+            found.insert(key, (index_u32(index), name.span.clone()));
         }
         if matches!(kind, Kind::Group) {
             self.warn_of_empty_names(entries);
         }
-        names
+        (names, found)
     }
 
     fn warn_of_empty_names(&mut self, entries: &[Entry<'d>]) {
@@ -116,29 +171,27 @@ impl<'d, 'c> Context<'d, 'c> {
 
     /// The group `default`.
     pub(super) fn default_group(&self) -> GroupIndex {
-        let found = self.groups.found.get(DEFAULT_GROUP);
-        GroupIndex(found.map_or(0, |(index, _)| *index))
+        GroupIndex(self.groups.find(DEFAULT_GROUP).unwrap_or(0))
     }
 
     /// Whether the document has a group of its own for the index.
     pub(super) fn group_name(&self, index: GroupIndex) -> &'d str {
-        name_at(&self.groups, index.0)
+        self.groups.at(index.0)
     }
 
     /// The name of a prefix list.
     pub(super) fn prefix_list_name(&self, index: PrefixListIndex) -> &'d str {
-        name_at(&self.prefix_lists, index.0)
+        self.prefix_lists.at(index.0)
     }
 
     /// Whether there is such a group, for remedies.
     pub(super) fn has_group(&self, name: &str) -> bool {
-        self.groups.found.contains_key(&name.to_ascii_lowercase())
+        self.groups.find(name).is_some()
     }
 
     /// Whether there is such a prefix list, for remedies.
     pub(super) fn has_prefix_list(&self, name: &str) -> bool {
-        let key = name.to_ascii_lowercase();
-        self.prefix_lists.found.contains_key(&key)
+        self.prefix_lists.find(name).is_some()
     }
 
     /// The group of a name, reported if there is none.
@@ -210,11 +263,6 @@ impl<'d, 'c> Context<'d, 'c> {
     }
 }
 
-fn name_at<'d>(names: &Names<'d>, index: u32) -> &'d str {
-    let index = usize::try_from(index).unwrap_or(usize::MAX);
-    names.names.get(index).copied().unwrap_or_default()
-}
-
 /// A name's index, ignoring case. What is not there may be so because of broken syntax.
 fn find(
     names: &Names<'_>,
@@ -223,11 +271,12 @@ fn find(
     kind: Kind,
     diagnostics: &mut Diagnostics,
 ) -> Option<u32> {
-    if let Some((index, _)) = names.found.get(&name.to_ascii_lowercase()) {
-        return Some(*index);
+    if let Some(index) = names.find(name) {
+        return Some(index);
     }
     let what = kind.noun();
-    let help = alternatives(name, names.names.iter().copied(), diagnostics);
+    let known = (0..names.len()).map(|index| names.at(index));
+    let help = alternatives(name, known, diagnostics);
     let problem = Diagnostic::error(format!("there is no {what} {}", quoted(name)));
     diagnostics.missing(problem.at(span.clone()).help(help));
     None

@@ -7,15 +7,19 @@
 mod context;
 mod group;
 mod interface;
+mod lookup;
 mod names;
 mod prefix;
 mod rule;
 mod service;
 
 use self::context::Context;
-use super::Policy;
+pub(super) use self::lookup::PolicyNames;
+use self::rule::RuleReader;
+use super::{GroupIndex, Policy, Rule};
 use crate::document::{self, Checked, Diagnostic, Diagnostics, Report, Source, Table};
 use crate::sync::Arc;
+use crate::types::Direction;
 
 /// Keys at the top of the file; a gateway file has none of them.
 pub const KEYS: [&str; 3] = ["security_groups", "prefix_lists", "interfaces"];
@@ -83,6 +87,50 @@ fn read_policy(root: &Table<'_>, links: KnownLinks<'_>, diagnostics: &mut Diagno
     };
     context.refuse_ids_used_twice(&policy);
     policy
+}
+
+/// Where a lone rule entry goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RulePlace<'a> {
+    /// Its group, and what that is called.
+    pub(super) group: (GroupIndex, &'a str),
+    /// Its direction.
+    pub(super) direction: Direction,
+    /// Rules of the whole policy without it.
+    pub(super) rules_count: usize,
+}
+
+/// Reads a rule entry that stands alone, in a policy whose groups and prefix lists are known; the
+/// rules that it expands to.
+pub(super) fn parse_rules(
+    source: &Source,
+    place: RulePlace<'_>,
+    groups: &PolicyNames,
+    prefix_lists: &PolicyNames,
+) -> Result<Checked<Vec<Rule>>, Report> {
+    let mut diagnostics = Diagnostics::new();
+    let document = document::read_value(source, &mut diagnostics);
+    let entry = document.value();
+    let mut context = Context::of_policy(groups, prefix_lists, &mut diagnostics);
+    let mut count = place.rules_count;
+    let (group, group_name) = place.group;
+    let reader = RuleReader {
+        group,
+        group_name,
+        direction: place.direction,
+        count: &mut count,
+    };
+    let rules = reader.read_one(&entry, &mut context);
+    let failed = diagnostics.has_errors();
+    let report = Report::new(source, diagnostics.into_sorted());
+    if failed {
+        return Err(report);
+    }
+    Ok(Checked {
+        value: rules,
+        warnings: report,
+        notes: Report::new(source, Vec::new()),
+    })
 }
 
 fn shared<T>(parts: Vec<T>) -> Vec<Arc<T>> {

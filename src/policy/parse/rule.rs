@@ -64,6 +64,19 @@ impl RuleReader<'_> {
         rules.list
     }
 
+    /// Reads one entry that stands alone.
+    pub(super) fn read_one<'d>(
+        mut self,
+        entry: &Value<'d>,
+        context: &mut Context<'d, '_>,
+    ) -> Vec<Rule> {
+        let mut rules = Rules::default();
+        if let Some(table) = entry.table(context.diagnostics) {
+            self.read_entry(&table, &mut rules, context);
+        }
+        rules.list
+    }
+
     fn read_entry<'d>(
         &mut self,
         entry: &Table<'d>,

@@ -28,7 +28,7 @@ use std::time::Duration;
 use portcullis::clock::MonotonicClock;
 use portcullis::compile::Compiler;
 use portcullis::compile::sample::{self, Random, Size, worst};
-use portcullis::control::PolicyState;
+use portcullis::control::{Intent, Origin, PolicyState};
 use portcullis::packet::{Address, VlanTags};
 use portcullis::policy::{Peer, Policy, PortRange, Rule, Service};
 use portcullis::snapshot::{InterfaceRef, Publisher, Question, Snapshot};
@@ -324,7 +324,13 @@ fn change() {
                 let next = changed(&state.policy(), number, group, peer);
                 timed(|| {
                     let published = state
-                        .publish(next, Generation::default(), &clock)
+                        .publish(
+                            next,
+                            Origin::File,
+                            Intent::Change,
+                            Generation::default(),
+                            &clock,
+                        )
                         .expect("it compiles");
                     state
                         .wait_live(published.generation, Duration::from_secs(10), &clock)

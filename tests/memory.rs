@@ -77,7 +77,7 @@ fn shard_takes_what_it_says() {
         let shard = shard(max_flows, limit);
         let taken = LIVE_BYTES.get().wrapping_sub(before) + size_of::<Shard>();
         let memory = shard.memory_bytes();
-        let said = memory.flows + memory.fragments + memory.ipv6 + memory.heavy + memory.limited;
+        let said = memory.flows + memory.fragments + memory.ipv6 + memory.heavy + memory.interfaces;
         assert_eq!(said, taken, "{max_flows} flows: {memory:?}");
     }
 }

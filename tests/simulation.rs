@@ -145,7 +145,11 @@ impl Summary {
         assert!(self.generations > 200 && self.sleeps > 200);
         assert!(self.handed_over > 10_000);
         assert!(self.waited > 500 && self.pieces_passed > 500, "pieces");
-        assert!(self.limited.iter().all(|count| *count > 20), "limits");
+        assert!(
+            self.limited.iter().all(|count| *count > 5),
+            "{:?}: limits",
+            self.limited
+        );
         assert!(self.ended > 100, "addresses that leave");
         assert!(passed(PassReason::Tracked) > 5000);
         for &reason in PassReason::ALL {

@@ -68,10 +68,10 @@ pub enum TcpPickup {
 /// refuses, so that single interfaces can have limits of their own
 /// ([`super::Shard::limit_interfaces`]), is [`PerInterface::COUNTED`].
 ///
-/// While flows are counted, a shard knows one interface for 32 flows of its size (1,024 at least,
-/// 131,072 at most), for about one byte a flow, and 8 more for flows that give way of interfaces
-/// with a number of their own. Of interfaces beyond those that have flows, or have opened some
-/// within the last second, those with a limit open none, and those without are not counted.
+/// While flows are counted, a shard knows one interface for 16 flows of its size (1,024 at least,
+/// 131,072 at most), for 32 bytes an interface, and 8 for each flow that can give way of an
+/// interface that may have only so many. Of interfaces beyond those that have flows, or have opened
+/// some within the last second, those with a limit open none, and those without are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerInterface {
     /// Most flows at a time, whatever their state. Beyond, its own flows give way to its new ones

@@ -337,7 +337,7 @@ pub struct ShardMemory {
     pub ipv6: usize,
     /// What it uses more if all of them are heavy: 4,096 packets or 1 MiB of one side.
     pub heavy: usize,
-    /// What it uses more if all of them can give way to others of their interface, since it may
-    /// have only so many.
-    pub limited: usize,
+    /// What it uses more if there are as many interfaces as it can count, and all flows can give
+    /// way to others of theirs: 32 bytes an interface, 8 a flow.
+    pub interfaces: usize,
 }

@@ -161,6 +161,18 @@ impl Index {
         }
     }
 
+    /// Asks for the secondary bucket, should a key of this hash live there; the primary should be
+    /// near.
+    #[inline]
+    pub(super) fn prefetch_second(&self, hash: u64) {
+        let primary = self.primary(hash);
+        if self.bucket(primary).is_some_and(|bucket| bucket.overflow != 0)
+            && let Some(second) = self.bucket(self.other(primary, tag(hash)))
+        {
+            prefetch(second);
+        }
+    }
+
     /// First entry in the primary bucket under the hash's tag; the bucket should be near. If there
     /// is none, it asks for the second bucket, should that count.
     #[inline]

@@ -378,7 +378,7 @@ impl Shard {
             fragments: self.datagrams.bytes(),
             ipv6,
             heavy: self.records.bytes(),
-            limited: self.shares.queue_bytes(),
+            interfaces: self.shares.interface_bytes(),
         }
     }
 

@@ -12,11 +12,11 @@ use super::config::PerInterface;
 use super::give_way::{Room, Yields};
 use super::rings::{Ring, Rings};
 use crate::clock::Tick;
-use crate::cpu::{present, untouched};
+use crate::cpu::untouched;
 use crate::types::{FlowLimits, InterfaceSlot};
 
 /// Flows for each interface that can be counted.
-const FLOWS_PER_INTERFACE: u32 = 32;
+const FLOWS_PER_INTERFACE: u32 = 16;
 /// Interfaces that can be counted, at least and at most.
 const INTERFACES_MIN: u32 = 1 << 10;
 const INTERFACES_MAX: u32 = 1 << 17;
@@ -31,11 +31,12 @@ const FORGET_MAX: usize = 32;
 const OWN_LIMITS_MAX: usize = FlowLimits::INTERFACES_MAX;
 
 /// Marks a free cell.
-const NOBODY: u32 = u32::MAX;
+const NOBODY: u32 = 0;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Share {
-    interface: u32,
+    /// Its slot plus one.
+    name: u32,
     flows: u32,
     /// Up to when the new flows so far use up the rate, in nanoseconds.
     spent_until: u64,
@@ -53,7 +54,7 @@ struct Queues {
 
 impl Share {
     const FREE: Self = Self {
-        interface: NOBODY,
+        name: NOBODY,
         flows: 0,
         spent_until: 0,
     };
@@ -109,7 +110,7 @@ impl Shares {
             limit,
             flows_max: max_flows,
             own: Vec::with_capacity(if is_counting { OWN_LIMITS_MAX } else { 0 }),
-            cells: present(Share::FREE, cells),
+            cells: untouched(cells),
             queues: untouched(cells),
             rings: Rings::new(if is_counting { max_flows as usize } else { 0 }),
             is_ringing: is_number(limit, max_flows),
@@ -181,15 +182,17 @@ impl Shares {
 
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
-        let own = size_of::<(u32, PerInterface)>().saturating_mul(self.own.capacity());
-        let cells = size_of::<Share>().saturating_mul(self.cells.len());
-        own.saturating_add(cells)
+        size_of::<(u32, PerInterface)>().saturating_mul(self.own.capacity())
     }
 
-    /// Bytes of the queues, were every flow in one.
-    pub(super) fn queue_bytes(&self) -> usize {
+    /// Bytes of the counts of as many interfaces as there can be, and of their queues, were every
+    /// flow in one.
+    pub(super) fn interface_bytes(&self) -> usize {
+        let cells = size_of::<Share>().saturating_mul(self.cells.len());
         let queues = size_of::<Queues>().saturating_mul(self.queues.len());
-        queues.saturating_add(self.rings.bytes())
+        cells
+            .saturating_add(queues)
+            .saturating_add(self.rings.bytes())
     }
 
     /// Moves a flow of an interface from one class to another; `None` is none.
@@ -310,7 +313,7 @@ impl Shares {
     fn position(&self, interface: u32) -> Option<usize> {
         let at = self.find(interface)?;
         let share = self.cells.get(at)?;
-        (share.interface == interface && interface != NOBODY).then_some(at)
+        (share.name == name(interface) && share.name != NOBODY).then_some(at)
     }
 
     /// The cell of an interface, or the free one in which it would be.
@@ -322,7 +325,7 @@ impl Shares {
             .map(|step| home.wrapping_add(step) & mask)
             .find(|at| {
                 let share = self.cells.get(*at);
-                share.is_some_and(|s| s.interface == interface || s.interface == NOBODY)
+                share.is_some_and(|s| s.name == name(interface) || s.name == NOBODY)
             })
     }
 
@@ -336,12 +339,12 @@ impl Shares {
     /// Where an interface is counted from now on, if there is room.
     #[cold]
     fn add(&mut self, interface: u32, now: Tick) -> Option<usize> {
-        if interface == NOBODY || self.len >= self.len_max && !self.forget(now) {
+        if name(interface) == NOBODY || self.len >= self.len_max && !self.forget(now) {
             return None;
         }
         let at = self.find(interface)?;
         *self.cells.get_mut(at)? = Share {
-            interface,
+            name: name(interface),
             ..Share::FREE
         };
         if self.is_ringing {
@@ -360,7 +363,7 @@ impl Shares {
             let at = self.hand & mask;
             self.hand = at.wrapping_add(1);
             let share = self.cells.get(at).copied().unwrap_or(Share::FREE);
-            if share.interface != NOBODY && share.is_idle(now) {
+            if share.name != NOBODY && share.is_idle(now) {
                 self.remove(at);
                 return true;
             }
@@ -375,10 +378,10 @@ impl Shares {
         for step in 1..PROBES_MAX {
             let from = at.wrapping_add(step) & mask;
             let share = self.cells.get(from).copied().unwrap_or(Share::FREE);
-            if share.interface == NOBODY {
+            if share.name == NOBODY {
                 break;
             }
-            let distance = from.wrapping_sub(self.home(share.interface)) & mask;
+            let distance = from.wrapping_sub(self.home(share.name.wrapping_sub(1))) & mask;
             if distance >= (from.wrapping_sub(gap) & mask) {
                 if let Some(cell) = self.cells.get_mut(gap) {
                     *cell = share;
@@ -394,6 +397,12 @@ impl Shares {
         }
         self.len = self.len.saturating_sub(1);
     }
+}
+
+/// How a cell names an interface.
+#[inline]
+fn name(interface: u32) -> u32 {
+    interface.wrapping_add(1)
 }
 
 /// Whether a limit is a greatest number of flows that a shard of `flows_max` could exceed.

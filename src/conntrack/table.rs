@@ -60,6 +60,11 @@ impl Table {
     }
 
     #[inline]
+    pub(super) fn prefetch_second_bucket(&self, hash: u64) {
+        self.index.prefetch_second(hash);
+    }
+
+    #[inline]
     pub(super) fn prefetch_entry(&self, hash: u64) {
         if let Candidate::Entry(FlowIndex(slot)) = self.index.candidate(hash) {
             self.prefetch_slot(slot);

@@ -1,6 +1,7 @@
 //! The whole decision, packet by packet, on policies as users write them.
 
 mod attacks;
+mod draft;
 mod follow;
 mod leave;
 mod oracle;

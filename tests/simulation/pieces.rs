@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use portcullis::clock::Tick;
-use portcullis::conntrack::{Fragments, WAITING_MAX};
+use portcullis::conntrack::Fragments;
 use portcullis::packet::{
     Address, End, FlowHasher, FlowKey, Fragment, IpPacket, Transport, VlanTags,
 };
@@ -18,7 +18,7 @@ use crate::model::Seen;
 use crate::world::Place;
 
 /// Buckets of datagrams, and places of each.
-const BUCKETS: u64 = 1024;
+const BUCKETS: u64 = 256;
 const WAYS: usize = 4;
 /// Pieces that wait for one first piece.
 const WAITING_PER_DATAGRAM_MAX: usize = 8;
@@ -26,7 +26,7 @@ const WAITING_PER_DATAGRAM_MAX: usize = 8;
 const RUNS_MAX: usize = 4;
 /// The sweep: nanoseconds of a bucket, and buckets of a turn.
 const BUCKET_NS: u64 = 500_000_000 / BUCKETS;
-const SWEPT_PER_TURN_MAX: u64 = 256;
+const SWEPT_PER_TURN_MAX: u64 = 16;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What names a datagram on its side of its link.
@@ -69,7 +69,8 @@ struct Datagram {
     end: Option<usize>,
     /// Which bytes have passed.
     passed: Vec<bool>,
-    waiting: Vec<Place>,
+    /// In the order in which they are released: whoever comes takes the first seat that is free.
+    waiting: [Option<Place>; WAITING_PER_DATAGRAM_MAX],
 }
 
 /// What becomes of a piece.
@@ -77,7 +78,8 @@ struct Datagram {
 pub(crate) enum Placed {
     /// It is judged like this one.
     Follows(First),
-    Waits,
+    /// It waits; where nobody else may, the one that waits longest gives way.
+    Waits(Option<Place>),
     Refused,
 }
 
@@ -90,17 +92,22 @@ pub(crate) struct Home {
     released: Vec<(Place, bool)>,
     /// Frames that wait, or are released and not taken.
     pub(crate) held: usize,
+    /// Most of those, and who waits, the longest first; some may have been released since.
+    tickets: usize,
+    queue: Vec<Place>,
     swept: u64,
     next: u64,
 }
 
 impl Home {
-    pub(crate) fn new(seed: [u64; 2]) -> Self {
+    pub(crate) fn new(seed: [u64; 2], tickets: usize) -> Self {
         Self {
             hasher: FlowHasher::new(seed),
             buckets: HashMap::new(),
             released: Vec::new(),
             held: 0,
+            tickets,
+            queue: Vec::new(),
             swept: 0,
             next: 0,
         }
@@ -145,24 +152,48 @@ impl Home {
             });
         }
         let Some(first) = datagram.first else {
-            let is_full = datagram.waiting.len() == WAITING_PER_DATAGRAM_MAX;
-            if is_full || self.held == WAITING_MAX {
+            if !datagram.waiting.contains(&None) {
                 return Placed::Refused;
             }
-            datagram.waiting.push(place);
-            self.held += 1;
-            return Placed::Waits;
+            return self.wait(place, bucket, way);
         };
         if !datagram.pass(bytes, is_last) {
             datagram.end_it(&mut self.released);
             return Placed::Refused;
         }
-        let waiting = datagram.waiting.drain(..).map(|place| (place, true));
-        self.released.extend(waiting);
+        datagram.release(true, &mut self.released);
         if datagram.is_whole() {
             *slot = None;
         }
         Placed::Follows(first)
+    }
+
+    fn wait(&mut self, place: Place, bucket: u64, way: usize) -> Placed {
+        let mut displaced = None;
+        if self.held == self.tickets {
+            let all = || self.buckets.values().flatten().flatten();
+            let waits =
+                |place: &Place| all().any(|datagram| datagram.waiting.contains(&Some(*place)));
+            let Some(longest) = self.queue.iter().position(waits) else {
+                return Placed::Refused;
+            };
+            let longest = self.queue.drain(..=longest).next_back().unwrap();
+            for datagram in self.buckets.values_mut().flatten().flatten() {
+                datagram.waiting.iter_mut().for_each(|seat| {
+                    seat.take_if(|other| *other == longest);
+                });
+            }
+            self.held -= 1;
+            displaced = Some(longest);
+        }
+        let slot = &mut self.buckets.get_mut(&bucket).unwrap()[way];
+        let seats = &mut slot.as_mut().unwrap().waiting;
+        *seats.iter_mut().find(|seat| seat.is_none()).unwrap() = Some(place);
+        // Its chunk may have waited before, with another frame.
+        self.queue.retain(|former| *former != place);
+        self.queue.push(place);
+        self.held += 1;
+        Placed::Waits(displaced)
     }
 
     /// Who need not wait any longer, and whether it is asked about again.
@@ -184,9 +215,8 @@ impl Home {
             let ways = self.buckets.get_mut(&self.next);
             self.next = (self.next + 1) % BUCKETS;
             for slot in ways.into_iter().flatten() {
-                if let Some(ended) = slot.take_if(|datagram| datagram.deadline <= now) {
-                    let waiting = ended.waiting.into_iter().map(|place| (place, false));
-                    self.released.extend(waiting);
+                if let Some(mut ended) = slot.take_if(|datagram| datagram.deadline <= now) {
+                    ended.release(false, &mut self.released);
                 }
             }
         }
@@ -208,9 +238,8 @@ impl Home {
                 .map_or(Tick(0), |former| former.deadline)
         };
         let way = (0..WAYS).min_by_key(ends).unwrap();
-        if let Some(former) = ways[way].take() {
-            let waiting = former.waiting.into_iter().map(|place| (place, false));
-            self.released.extend(waiting);
+        if let Some(mut former) = ways[way].take() {
+            former.release(false, &mut self.released);
         }
         ways[way] = Some(Datagram {
             name,
@@ -219,7 +248,7 @@ impl Home {
             is_over: false,
             end: None,
             passed: Vec::new(),
-            waiting: Vec::new(),
+            waiting: [None; WAITING_PER_DATAGRAM_MAX],
         });
         way
     }
@@ -263,9 +292,14 @@ impl Datagram {
             .is_some_and(|end| self.passed[..end].iter().all(|has_passed| *has_passed))
     }
 
+    fn release(&mut self, again: bool, released: &mut Vec<(Place, bool)>) {
+        let seats = self.waiting.iter_mut().filter_map(Option::take);
+        released.extend(seats.map(|place| (place, again)));
+    }
+
     fn end_it(&mut self, released: &mut Vec<(Place, bool)>) {
         self.is_over = true;
         self.first = None;
-        released.extend(self.waiting.drain(..).map(|place| (place, false)));
+        self.release(false, released);
     }
 }

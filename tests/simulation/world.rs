@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
-use portcullis::conntrack::{FlowView, Fragments, TcpPickup};
+use portcullis::conntrack::{FlowView, Fragments, TcpPickup, WAITING_MAX};
 use portcullis::packet::{FlowKey, Parsed};
 use portcullis::port::FrameMemory;
 use portcullis::snapshot::Publisher;
@@ -142,8 +142,15 @@ impl World {
             on_rule_removed: shape.on_rule_removed,
         };
         let quota = Quota::new(shape.max_flows, shape.per_interface, workers);
+        // An eighth of what a worker receives into, over all workers.
+        let chunks = shape.chunks as usize / usize::from(shape.with_queues);
+        let tickets = (chunks / (8 * workers)).clamp(4, WAITING_MAX);
         Self {
-            homes: rig.seeds.iter().map(|seed| Home::new(*seed)).collect(),
+            homes: rig
+                .seeds
+                .iter()
+                .map(|seed| Home::new(*seed, tickets))
+                .collect(),
             piece_inboxes: vec![VecDeque::new(); workers],
             waited: 0,
             pieces_passed: 0,
@@ -405,7 +412,12 @@ impl World {
             return turn.offered[home.index()].push(place);
         }
         match self.homes[worker].admit(place, coming, &piece, self.now) {
-            Placed::Waits => self.waited += 1,
+            Placed::Waits(displaced) => {
+                self.waited += 1;
+                if let Some(former) = displaced {
+                    self.judged(former, Verdicts::drop(DropReason::Fragment), turn);
+                }
+            }
             Placed::Refused => self.judged(place, Verdicts::drop(DropReason::Fragment), turn),
             Placed::Follows(first) => {
                 let owner = first

@@ -172,6 +172,9 @@ fn a_connection_that_was_judged_since_has_lost_nothing() {
 fn an_error_about_a_connection_that_lost_its_address_is_not_related() {
     let mut world = World::at(PAIR, 1);
     world.open_all();
+    for target in ["10.0.0.1", "10.0.0.2"] {
+        world.passes(Inside, &accepted(&to(target)), PassReason::Tracked);
+    }
     world.apply(&without()[0]);
     world.apply(PAIR);
     for (target, expected) in [

@@ -166,7 +166,9 @@ impl Index {
     #[inline]
     pub(super) fn prefetch_second(&self, hash: u64) {
         let primary = self.primary(hash);
-        if self.bucket(primary).is_some_and(|bucket| bucket.overflow != 0)
+        if self
+            .bucket(primary)
+            .is_some_and(|bucket| bucket.overflow != 0)
             && let Some(second) = self.bucket(self.other(primary, tag(hash)))
         {
             prefetch(second);

@@ -97,6 +97,12 @@ impl Shard {
         })
     }
 
+    /// Asks for what opening a flow of an interface reads of the interface.
+    #[inline]
+    pub fn prefetch_interface(&self, interface: InterfaceSlot) {
+        self.shares.prefetch(interface);
+    }
+
     /// Counts a flow that gets no entry. One that needs none is refused nothing.
     #[cold]
     fn count_refusal(&mut self, error: OpenError, class: FlowClass) -> OpenError {
@@ -442,6 +448,10 @@ impl Shard {
                 Some(hash) => self.table.prefetch_bucket(hash),
                 None => self.timers.clear(*slot),
             }
+            self.shares.prefetch(self.interface_of(*slot));
+        }
+        for hash in hashes.iter().flatten() {
+            self.table.prefetch_second_bucket(*hash);
         }
         let dead = due.iter().zip(&hashes);
         let dead = dead.filter_map(|(slot, hash)| Some((*slot, (*hash)?)));

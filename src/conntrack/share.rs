@@ -12,7 +12,7 @@ use super::config::PerInterface;
 use super::give_way::{Room, Yields};
 use super::rings::{Ring, Rings};
 use crate::clock::Tick;
-use crate::cpu::untouched;
+use crate::cpu::{prefetch, untouched};
 use crate::types::{FlowLimits, InterfaceSlot};
 
 /// Flows for each interface that can be counted.
@@ -148,6 +148,14 @@ impl Shares {
             return Ok(());
         }
         self.admit_counted(interface.0, now)
+    }
+
+    /// Asks for what is counted of an interface.
+    #[inline]
+    pub(super) fn prefetch(&self, interface: InterfaceSlot) {
+        if let Some(share) = self.cells.get(self.home(interface.0)) {
+            prefetch(share);
+        }
     }
 
     /// Whether the flows of some interface that give way are listed.
@@ -330,6 +338,7 @@ impl Shares {
     }
 
     /// Fibonacci hashing: interface numbers run on, and are nobody's choice.
+    #[inline]
     fn home(&self, interface: u32) -> usize {
         let hash = interface.wrapping_mul(0x9e37_79b9);
         let shift = self.cells.len().trailing_zeros();

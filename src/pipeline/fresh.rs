@@ -115,6 +115,9 @@ impl Fresh {
                 };
                 let from = common.brief.from;
                 asked.answer = judge.ruled(asked.owners, &asked.packet, arrival, from);
+                if let Ok(ruled) = &asked.answer {
+                    judge.prefetch(ruled);
+                }
             }
         }
         self.are_asked |= are_new;

@@ -305,6 +305,14 @@ impl Judge<'_> {
         }
     }
 
+    /// Asks for what [`Self::begin`] will read.
+    #[inline]
+    pub(super) fn prefetch(&self, ruled: &Ruled) {
+        if let Some(slot) = self.snapshot.slot(ruled.party.interface) {
+            self.shard.prefetch_interface(slot);
+        }
+    }
+
     /// A packet that the policy lets through begins a flow, where it may; `open` opens it.
     #[inline]
     pub(super) fn begin(

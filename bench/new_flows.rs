@@ -5,7 +5,8 @@
 //! come in (from a peer of some rule); all are allowed and tracked. What is drawn in advance is an
 //! interface, a remote end and a service in random order; each round over the draws takes another
 //! port of the opener, so that no flow comes twice in hours. The clock runs so that the table stays
-//! nine tenths full and expires as many as it opens. `write` is making the frames alone: subtract
+//! nine tenths full and expires as many as it opens. Flows are counted by interface, as in the
+//! gateway. `write` is making the frames alone: subtract
 //! it. `floor` is the harness's floor (support/floor.rs), `write` included.
 //!
 //! `PORTCULLIS_BENCH_FLOWS=8000000` sets the table's size (default a million).
@@ -134,7 +135,7 @@ impl World {
         println!("{} rules, {} interfaces", count.rules, count.interfaces);
         let shard = ShardConfig {
             max_flows,
-            per_interface: PerInterface::default(),
+            per_interface: PerInterface::COUNTED,
             timeouts: Timeouts::default(),
             tcp_pickup: TcpPickup::Rules,
             tcp_strict: false,

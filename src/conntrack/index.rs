@@ -47,8 +47,10 @@ impl Bucket {
         entries: [0; SLOTS],
     };
 
-    fn count(&self) -> usize {
-        self.tags.iter().filter(|tag| **tag != TAG_FREE).count()
+    /// A bit for each free slot.
+    #[inline]
+    fn free(&self) -> u32 {
+        matching(&self.tags, TAG_FREE)
     }
 
     /// Calls `visit` with the entries under `tag` until it says yes.
@@ -67,10 +69,13 @@ impl Bucket {
     }
 
     /// Puts an entry into a free slot, if there is one.
+    #[inline]
     fn put(&mut self, tag: u16, entry: u32, is_guest: bool) -> bool {
-        let Some(slot) = self.tags.iter().position(|tag| *tag == TAG_FREE) else {
+        let free = self.free();
+        if free == 0 {
             return false;
-        };
+        }
+        let slot = free.trailing_zeros() as usize;
         if let (Some(to_tag), Some(to_entry)) =
             (self.tags.get_mut(slot), self.entries.get_mut(slot))
         {
@@ -81,15 +86,22 @@ impl Bucket {
     }
 
     /// Frees the slot that holds `entry`, if one does.
+    #[inline]
     fn take(&mut self, tag: u16, entry: u32) -> bool {
-        let mut slots = self.tags.iter_mut().zip(&self.entries).enumerate();
-        let found = slots.find(|(_, (t, e))| **t == tag && **e == entry);
-        let Some((slot, (tag, _))) = found else {
-            return false;
-        };
-        *tag = TAG_FREE;
-        self.guests &= !bit(slot);
-        true
+        let mut matches = matching(&self.tags, tag);
+        // One bit for each slot at most.
+        while matches != 0 {
+            let slot = matches.trailing_zeros() as usize;
+            if self.entries.get(slot) == Some(&entry)
+                && let Some(tag) = self.tags.get_mut(slot)
+            {
+                *tag = TAG_FREE;
+                self.guests &= !bit(slot);
+                return true;
+            }
+            matches &= matches.wrapping_sub(1);
+        }
+        false
     }
 
     /// Tag, entry and whether it is a guest.
@@ -149,6 +161,20 @@ impl Index {
         }
     }
 
+    /// Asks for the secondary bucket, should a key of this hash live there; the primary should be
+    /// near.
+    #[inline]
+    pub(super) fn prefetch_second(&self, hash: u64) {
+        let primary = self.primary(hash);
+        if self
+            .bucket(primary)
+            .is_some_and(|bucket| bucket.overflow != 0)
+            && let Some(second) = self.bucket(self.other(primary, tag(hash)))
+        {
+            prefetch(second);
+        }
+    }
+
     /// First entry in the primary bucket under the hash's tag; the bucket should be near. If there
     /// is none, it asks for the second bucket, should that count.
     #[inline]
@@ -159,13 +185,18 @@ impl Index {
         };
         match bucket.find(tag(hash), |_| true) {
             Some(slot) => Candidate::Entry(FlowIndex(slot)),
-            None if bucket.overflow == 0 => Candidate::None,
-            None => {
+            // It may be in the second one, or else would have to go there.
+            None if bucket.overflow != 0 || bucket.free() == 0 => {
+                let may_have_it = bucket.overflow != 0;
                 if let Some(second) = self.bucket(self.other(primary, tag(hash))) {
                     prefetch(second);
                 }
-                Candidate::Second
+                match may_have_it {
+                    true => Candidate::Second,
+                    false => Candidate::None,
+                }
             }
+            None => Candidate::None,
         }
     }
 
@@ -192,13 +223,8 @@ impl Index {
     /// Adds an entry that is not there yet.
     pub(super) fn insert(&mut self, hash: u64, entry: u32) -> Result<(), NoRoom> {
         let place = self.place(hash);
-        let primary_count = self.bucket(place.primary).map_or(SLOTS, Bucket::count);
-        if primary_count < SLOTS {
-            return self.put_primary(place, entry);
-        }
-        let secondary_count = self.bucket(place.secondary).map_or(SLOTS, Bucket::count);
-        if secondary_count < SLOTS {
-            return self.put_guest(place, entry);
+        if self.put_primary(place, entry).is_ok() || self.put_guest(place, entry).is_ok() {
+            return Ok(());
         }
         if self.make_room(place.primary) {
             return self.put_primary(place, entry);
@@ -257,7 +283,7 @@ impl Index {
                 continue;
             };
             let to = self.other(from, tag);
-            if to == from || self.bucket(to).is_none_or(|b| b.count() == SLOTS) {
+            if to == from || self.bucket(to).is_none_or(|b| b.free() == 0) {
                 continue;
             }
             if let Some(bucket) = self.bucket_mut(from) {

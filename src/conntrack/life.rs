@@ -11,8 +11,23 @@ use super::tcp;
 use super::timer::{Beat, SWEEP_BATCH, SWEEPS_PER_TURN};
 use super::traffic::Weight;
 use crate::clock::Tick;
-use crate::packet::{FlowKey, IpPacket, PackedKey, Transport};
+use crate::packet::{FlowKey, IpPacket, LongAddresses, PackedKey, Transport};
 use crate::types::InterfaceSlot;
+
+/// A packet that opens a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// Its flow's key.
+    pub key: &'a PackedKey,
+    /// What lies beside the key.
+    pub beside: &'a LongAddresses,
+    /// The key's hash in this shard.
+    pub hash: FlowHash,
+    /// Its headers.
+    pub packet: &'a IpPacket,
+    /// Length of its frame.
+    pub frame_len: u32,
+}
 
 impl Shard {
     /// Opens a flow with its first packet, which is counted. A flow of the same key, alive or not,
@@ -31,15 +46,36 @@ impl Shard {
         frame_len: u32,
         now: Tick,
     ) -> Result<FlowIndex, OpenError> {
-        let beat = Beat::of(now);
-        if let Some(slot) = self.table.find(key, hash.0) {
+        let (key, beside) = &PackedKey::of(key);
+        let opening = Opening {
+            key,
+            beside,
+            hash,
+            packet,
+            frame_len,
+        };
+        if let Some(slot) = self.table.find_packed(key, beside, hash.0) {
             let entry = self.table.entry(slot);
-            if entry.is_some_and(|entry| entry.is_live(beat)) {
-                return self.open_again(slot, key, hash, new, packet, frame_len, now);
+            if entry.is_some_and(|entry| entry.is_live(Beat::of(now))) {
+                return self.open_again(slot, &opening, new, now);
             }
             self.forget(slot, hash.0);
             self.counts.expired = self.counts.expired.saturating_add(1);
         }
+        self.open_absent(&opening, new, now)
+    }
+
+    /// The same for a key that [`Self::find_key`] has just not found.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_absent(
+        &mut self,
+        opening: &Opening<'_>,
+        new: &NewFlow,
+        now: Tick,
+    ) -> Result<FlowIndex, OpenError> {
+        let beat = Beat::of(now);
         let mut admitted = self.shares.admit(new.interface, now);
         if admitted.is_err() && self.reclaim(beat) {
             admitted = self.shares.admit(new.interface, now);
@@ -51,7 +87,7 @@ impl Shard {
             return Err(self.count_refusal(OpenError::Limit, new.class));
         }
         let opened = if self.make_room(new.class, beat) {
-            self.insert(key, hash, new, packet, frame_len, now)
+            self.insert(opening, new, now)
         } else {
             None
         };
@@ -59,6 +95,12 @@ impl Shard {
             self.shares.refund(new.interface);
             self.count_refusal(OpenError::Full, new.class)
         })
+    }
+
+    /// Asks for what opening a flow of an interface reads of the interface.
+    #[inline]
+    pub fn prefetch_interface(&self, interface: InterfaceSlot) {
+        self.shares.prefetch(interface);
     }
 
     /// Counts a flow that gets no entry. One that needs none is refused nothing.
@@ -84,7 +126,7 @@ impl Shard {
         frame_len: u32,
         now: Tick,
     ) {
-        let Some(key) = self.table.key(index.0) else {
+        let Some((key, beside)) = self.table.packed_key(index.0) else {
             return;
         };
         self.counts.reopened = self.counts.reopened.saturating_add(1);
@@ -92,7 +134,14 @@ impl Shard {
         if self.shares.admit(new.interface, now).is_err() {
             self.shares.force(new.interface);
         }
-        self.restart(index.0, &key, new, packet, frame_len, now);
+        let opening = Opening {
+            key: &key,
+            beside: &beside,
+            hash: FlowHash(self.table.hash_packed(&key, &beside)),
+            packet,
+            frame_len,
+        };
+        self.restart(index.0, &opening, new, now);
     }
 
     /// Says how many flows that wait for an answer may give way to new ones from here on, until it
@@ -123,15 +172,11 @@ impl Shard {
     }
 
     /// A flow of the same key is alive: the new one takes its entry.
-    #[expect(clippy::too_many_arguments, reason = "those of `open`")]
     fn open_again(
         &mut self,
         slot: u32,
-        key: &FlowKey,
-        hash: FlowHash,
+        opening: &Opening<'_>,
         new: &NewFlow,
-        packet: &IpPacket,
-        frame_len: u32,
         now: Tick,
     ) -> Result<FlowIndex, OpenError> {
         let old = self.interface_of(slot);
@@ -141,8 +186,11 @@ impl Shard {
             return Err(self.count_refusal(OpenError::Limit, new.class));
         }
         self.counts.reopened = self.counts.reopened.saturating_add(1);
-        self.restart(slot, key, new, packet, frame_len, now);
-        let is_there = self.table.find(key, hash.0) == Some(slot);
+        self.restart(slot, opening, new, now);
+        let Opening {
+            key, beside, hash, ..
+        } = *opening;
+        let is_there = self.table.find_packed(key, beside, hash.0) == Some(slot);
         is_there.then_some(FlowIndex(slot)).ok_or(OpenError::Full)
     }
 
@@ -216,35 +264,26 @@ impl Shard {
     }
 
     /// Puts a new flow into a free entry.
-    fn insert(
-        &mut self,
-        key: &FlowKey,
-        hash: FlowHash,
-        new: &NewFlow,
-        packet: &IpPacket,
-        frame_len: u32,
-        now: Tick,
-    ) -> Option<FlowIndex> {
-        let (entry, cold, deadline) = self.begin(key, new, packet, frame_len, now)?;
-        let Some(slot) = self.table.insert(key, hash.0, entry, cold) else {
+    fn insert(&mut self, opening: &Opening<'_>, new: &NewFlow, now: Tick) -> Option<FlowIndex> {
+        let (entry, cold, deadline) = self.begin(opening, new, now)?;
+        let (hash, beside) = (opening.hash.0, opening.beside);
+        let Some(slot) = self.table.insert(hash, &entry, cold, beside) else {
             self.release_parts(&entry);
             return None;
         };
-        self.started(slot, &entry, deadline, packet);
+        self.started(slot, &entry, deadline, opening.packet);
+        // The next flow's lines come near while that flow is judged.
+        if let Some(next) = self.table.first_free() {
+            self.table.prefetch_slot(next);
+            self.table.prefetch_cold(next);
+            self.timers.prefetch(next);
+        }
         Some(FlowIndex(slot))
     }
 
     /// Begins a flow in an entry that has this key already; its interface is counted.
-    fn restart(
-        &mut self,
-        slot: u32,
-        key: &FlowKey,
-        new: &NewFlow,
-        packet: &IpPacket,
-        frame_len: u32,
-        now: Tick,
-    ) {
-        let Some((entry, cold, deadline)) = self.begin(key, new, packet, frame_len, now) else {
+    fn restart(&mut self, slot: u32, opening: &Opening<'_>, new: &NewFlow, now: Tick) {
+        let Some((entry, cold, deadline)) = self.begin(opening, new, now) else {
             // Its interface cannot be named: no flow rather than one of nobody. The old one's
             // share is released already.
             self.shares.release(new.interface);
@@ -261,27 +300,26 @@ impl Shard {
         (*to, *to_cold) = (entry, cold);
         self.refile(slot, &old, old.yields(), None);
         self.release_parts(&old);
-        self.started(slot, &entry, deadline, packet);
+        self.started(slot, &entry, deadline, opening.packet);
     }
 
-    /// The entry of a flow that `packet` opens, and its deadline; `None` if its interface has no
+    /// The entry of a flow that a packet opens, and its deadline; `None` if its interface has no
     /// number that entries could hold.
+    #[inline]
     fn begin(
         &mut self,
-        key: &FlowKey,
+        opening: &Opening<'_>,
         new: &NewFlow,
-        packet: &IpPacket,
-        frame_len: u32,
         now: Tick,
     ) -> Option<(Entry, Cold, Beat)> {
         let interface = self.interfaces.take(new.interface.0)?;
-        let mut entry = Entry::new(&PackedKey::of(key).0, new, now);
+        let mut entry = Entry::new(opening.key, new, now);
         let mut cold = Cold::new(now);
         entry.interface = interface;
         entry.rule = self.narrow_rule(new.rule);
         self.note_generation(new.generation);
         entry.set(Mark::Seen, Side::Original);
-        match packet.transport {
+        match opening.packet.transport {
             Transport::Tcp(ref segment) => tcp::open(&mut entry, &mut cold, segment),
             Transport::Udp { .. } => entry.state = Some(FlowState::Udp),
             Transport::Icmp { code, .. } => {
@@ -296,12 +334,13 @@ impl Shard {
         let side = Side::Original;
         let weight = self
             .records
-            .count(&mut entry.traffic, Weight::Light, side, frame_len);
+            .count(&mut entry.traffic, Weight::Light, side, opening.frame_len);
         entry.set_weight(weight);
         Some((entry, cold, deadline))
     }
 
     /// Files a flow that has begun.
+    #[inline]
     fn started(&mut self, slot: u32, entry: &Entry, deadline: Beat, packet: &IpPacket) {
         self.timers.file(slot, deadline);
         self.refile(slot, entry, None, entry.yields());
@@ -339,7 +378,7 @@ impl Shard {
         to: Option<Yields>,
     ) {
         self.give_way.move_to(slot, from, to);
-        if from != to && self.shares.is_counting() {
+        if from != to && self.shares.is_ringing() {
             let interface = self.interfaces.slot(entry.interface);
             self.shares
                 .move_to(interface.unwrap_or(u32::MAX), slot, from, to);
@@ -361,24 +400,34 @@ impl Shard {
 
     fn sweep(&mut self, now: Beat) -> u32 {
         let mut turn = self.timers.turn(now, self.table.used());
-        let mut slots = [0; SWEEP_BATCH];
+        let mut batches = [[0; SWEEP_BATCH]; 2];
+        let [near, next] = &mut batches;
+        let (mut near, mut next) = (near, next);
+        let mut near_len = 0;
         let mut freed = 0u32;
         for _ in 0..SWEEPS_PER_TURN {
-            let due = self.timers.collect(&mut turn, &mut slots);
-            freed = freed.saturating_add(self.sweep_batch(due, now));
-            if due.len() < SWEEP_BATCH {
+            // The entries of one batch come near while those of the batch before are judged.
+            let due = self.timers.collect(&mut turn, next);
+            for slot in due {
+                self.table.prefetch_slot(*slot);
+            }
+            let len = due.len();
+            freed = freed.saturating_add(self.sweep_batch(near.get(..near_len), now));
+            std::mem::swap(&mut near, &mut next);
+            near_len = len;
+            if len < SWEEP_BATCH {
                 break;
             }
         }
+        freed = freed.saturating_add(self.sweep_batch(near.get(..near_len), now));
         self.counts.expired = self.counts.expired.saturating_add(u64::from(freed));
         freed
     }
 
-    /// Each stage asks for what the next one reads, so that the batch waits for memory only once.
-    fn sweep_batch(&mut self, due: &[u32], now: Beat) -> u32 {
-        for slot in due {
-            self.table.prefetch_slot(*slot);
-        }
+    /// Each stage asks for what the next one reads, so that the batch waits for memory only once;
+    /// its entries should be near.
+    fn sweep_batch(&mut self, due: Option<&[u32]>, now: Beat) -> u32 {
+        let due = due.unwrap_or_default();
         let mut are_dead = [false; SWEEP_BATCH];
         for (slot, is_dead) in due.iter().zip(&mut are_dead) {
             match self.table.entry(*slot).filter(|entry| entry.is_live(now)) {
@@ -399,6 +448,10 @@ impl Shard {
                 Some(hash) => self.table.prefetch_bucket(hash),
                 None => self.timers.clear(*slot),
             }
+            self.shares.prefetch(self.interface_of(*slot));
+        }
+        for hash in hashes.iter().flatten() {
+            self.table.prefetch_second_bucket(*hash);
         }
         let dead = due.iter().zip(&hashes);
         let dead = dead.filter_map(|(slot, hash)| Some((*slot, (*hash)?)));

@@ -88,6 +88,7 @@ pub use flow::{
 };
 pub use fragments::{FRAGMENT_SWEEP_TURNS, FragmentFate, Fragments, Release, Ticket, WAITING_MAX};
 pub use hit::{Candidate, Common, Moment};
+pub use life::Opening;
 pub use related::RELATED_PER_SECOND;
 pub use shard::Shard;
 pub use timer::{EXPIRE_PER_TURN_MAX, SCAN_PER_TURN_MAX};

@@ -12,7 +12,7 @@ use super::config::PerInterface;
 use super::give_way::{Room, Yields};
 use super::rings::{Ring, Rings};
 use crate::clock::Tick;
-use crate::cpu::untouched;
+use crate::cpu::{prefetch, untouched};
 use crate::types::{FlowLimits, InterfaceSlot};
 
 /// Flows for each interface that can be counted.
@@ -150,10 +150,18 @@ impl Shares {
         self.admit_counted(interface.0, now)
     }
 
-    /// Whether flows are counted by interface.
+    /// Asks for what is counted of an interface.
     #[inline]
-    pub(super) fn is_counting(&self) -> bool {
-        !self.cells.is_empty()
+    pub(super) fn prefetch(&self, interface: InterfaceSlot) {
+        if let Some(share) = self.cells.get(self.home(interface.0)) {
+            prefetch(share);
+        }
+    }
+
+    /// Whether the flows of some interface that give way are listed.
+    #[inline]
+    pub(super) fn is_ringing(&self) -> bool {
+        self.is_ringing && !self.cells.is_empty()
     }
 
     /// Takes a flow of an interface back.
@@ -262,15 +270,16 @@ impl Shares {
     #[inline(never)]
     fn admit_counted(&mut self, interface: u32, now: Tick) -> Result<(), OverLimit> {
         let limit = self.limit_of(interface);
-        if self.share(interface).is_none() && self.add(interface, now).is_none() {
+        let position = self.position(interface);
+        let Some(at) = position.or_else(|| self.add(interface, now)) else {
             // Without a count a limit could not be kept; where there is none, none is needed.
             let is_unlimited = limit.max_flows == 0 || limit.max_flows >= self.flows_max;
             return match is_unlimited && limit.new_per_second == 0 {
                 true => Ok(()),
                 false => Err(OverLimit::Rate),
             };
-        }
-        let share = self.share(interface).ok_or(OverLimit::Rate)?;
+        };
+        let share = self.cells.get_mut(at).ok_or(OverLimit::Rate)?;
         let is_full = limit.max_flows != 0 && share.flows >= limit.max_flows;
         if limit.new_per_second != 0 {
             // A bucket of one second's worth, kept as the time at which it is full again.
@@ -294,6 +303,9 @@ impl Shares {
     }
 
     fn limit_of(&self, interface: u32) -> PerInterface {
+        if self.own.is_empty() {
+            return self.limit;
+        }
         let found = self.own.binary_search_by_key(&interface, |(slot, _)| *slot);
         let own = found.ok().and_then(|at| self.own.get(at));
         own.map_or(self.limit, |(_, limit)| *limit)
@@ -305,6 +317,7 @@ impl Shares {
     }
 
     /// The cell of an interface that is counted.
+    #[inline]
     fn position(&self, interface: u32) -> Option<usize> {
         let at = self.find(interface)?;
         let share = self.cells.get(at)?;
@@ -312,6 +325,7 @@ impl Shares {
     }
 
     /// The cell of an interface, or the free one in which it would be.
+    #[inline]
     fn find(&self, interface: u32) -> Option<usize> {
         let mask = self.cells.len().checked_sub(1)?;
         let home = self.home(interface);
@@ -324,13 +338,16 @@ impl Shares {
     }
 
     /// Fibonacci hashing: interface numbers run on, and are nobody's choice.
+    #[inline]
     fn home(&self, interface: u32) -> usize {
         let hash = interface.wrapping_mul(0x9e37_79b9);
         let shift = self.cells.len().trailing_zeros();
         (u64::from(hash).wrapping_shl(shift) >> 32) as usize
     }
 
-    fn add(&mut self, interface: u32, now: Tick) -> Option<()> {
+    /// Where an interface is counted from now on, if there is room.
+    #[cold]
+    fn add(&mut self, interface: u32, now: Tick) -> Option<usize> {
         if name(interface) == NOBODY || self.len >= self.len_max && !self.forget(now) {
             return None;
         }
@@ -343,7 +360,7 @@ impl Shares {
             *self.queues.get_mut(at)? = Queues::default();
         }
         self.len = self.len.saturating_add(1);
-        Some(())
+        Some(at)
     }
 
     /// Forgets an interface of which nothing is left to remember.
@@ -412,6 +429,11 @@ fn step(limit: PerInterface) -> u64 {
 
 #[cfg(test)]
 impl Shares {
+    /// Whether flows are counted by interface.
+    pub(super) fn is_counting(&self) -> bool {
+        !self.cells.is_empty()
+    }
+
     /// Slots of an interface's flows that give way, by class.
     pub(super) fn yielding(&mut self, interface: InterfaceSlot) -> [Vec<u32>; 4] {
         let at = self.position(interface.0);

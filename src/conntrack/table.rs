@@ -60,6 +60,11 @@ impl Table {
     }
 
     #[inline]
+    pub(super) fn prefetch_second_bucket(&self, hash: u64) {
+        self.index.prefetch_second(hash);
+    }
+
+    #[inline]
     pub(super) fn prefetch_entry(&self, hash: u64) {
         if let Candidate::Entry(FlowIndex(slot)) = self.index.candidate(hash) {
             self.prefetch_slot(slot);
@@ -122,10 +127,10 @@ impl Table {
     /// Puts a flow that is not there yet into a free slot, if there is one.
     pub(super) fn insert(
         &mut self,
-        key: &FlowKey,
         hash: u64,
-        entry: Entry,
+        entry: &Entry,
         cold: Cold,
+        beside: &LongAddresses,
     ) -> Option<u32> {
         let slot = self.first_free()?;
         self.index.insert(hash, slot).ok()?;
@@ -136,12 +141,12 @@ impl Table {
         } else {
             self.free_head = to.next_free();
         }
-        *to = entry;
+        *to = *entry;
         *to_cold = cold;
         if entry.is_v6()
             && let Some(addresses) = self.addresses_v6.get_mut(at)
         {
-            *addresses = [key.low, key.high];
+            *addresses = *beside;
         }
         self.len = self.len.saturating_add(1);
         Some(slot)
@@ -152,6 +157,14 @@ impl Table {
     pub(super) fn prefetch_slot(&self, slot: u32) {
         if let Some(entry) = self.entries.get(slot as usize) {
             prefetch(entry);
+        }
+    }
+
+    /// Asks for the cold part of a slot.
+    #[inline]
+    pub(super) fn prefetch_cold(&self, slot: u32) {
+        if let Some(cold) = self.colds.get(slot as usize) {
+            prefetch(cold);
         }
     }
 
@@ -181,19 +194,27 @@ impl Table {
     /// The hash of a slot in use.
     #[inline]
     pub(super) fn hash_of(&self, slot: u32) -> Option<u64> {
-        Some(self.hash(&self.key(slot)?))
+        let (key, beside) = self.packed_key(slot)?;
+        Some(self.hash_packed(&key, &beside))
     }
 
     /// The key of a slot in use.
     pub(super) fn key(&self, slot: u32) -> Option<FlowKey> {
+        let (key, beside) = self.packed_key(slot)?;
+        Some(key.unpack(beside))
+    }
+
+    /// The same, packed, and what lies beside it.
+    #[inline]
+    pub(super) fn packed_key(&self, slot: u32) -> Option<(PackedKey, LongAddresses)> {
         let entry = self.entry(slot)?;
         entry.state?;
-        let addresses = if entry.is_v6() {
+        let beside = if entry.is_v6() {
             self.addresses(slot)
         } else {
             [0; 2]
         };
-        Some(entry.key().unpack(addresses))
+        Some((entry.key(), beside))
     }
 
     #[inline]
@@ -252,7 +273,9 @@ impl Table {
         addresses.copied().unwrap_or_default()
     }
 
-    fn first_free(&self) -> Option<u32> {
+    /// The slot that the next flow gets.
+    #[inline]
+    pub(super) fn first_free(&self) -> Option<u32> {
         if self.free_head != NONE {
             return Some(self.free_head);
         }

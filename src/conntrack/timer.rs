@@ -13,7 +13,7 @@
 //! (a leap, a long sleep), the next lap looks at every entry whatever its timer says.
 
 use crate::clock::Tick;
-use crate::cpu::present;
+use crate::cpu::{prefetch, present};
 
 /// Most entries that one turn looks at; each costs two cache misses at worst.
 pub const EXPIRE_PER_TURN_MAX: u32 = 128;
@@ -152,6 +152,14 @@ impl Timers {
         let value = self.value(deadline);
         if let Some(timer) = self.timers.get_mut(entry as usize) {
             *timer = value;
+        }
+    }
+
+    /// Asks for the timer of an entry.
+    #[inline]
+    pub(super) fn prefetch(&self, entry: u32) {
+        if let Some(timer) = self.timers.get(entry as usize) {
+            prefetch(timer);
         }
     }
 

@@ -29,11 +29,10 @@ pub fn prefetch<T>(target: &T) {
     let _ = pointer;
 }
 
-/// A bit for each of the ten numbers that equals `wanted`, which is not 0; the first in bit 0.
+/// A bit for each of the ten numbers that equals `wanted`; the first in bit 0.
 #[must_use]
 #[inline]
 pub fn matching(numbers: &[u16; 10], wanted: u16) -> u32 {
-    debug_assert_ne!(wanted, 0);
     #[cfg(target_arch = "x86_64")]
     {
         // SAFETY: SSE2 is part of every x86_64.
@@ -62,7 +61,8 @@ fn matching_sse2(numbers: &[u16; 10], wanted: u16) -> u32 {
     let two = _mm_cvtsi32_si128((u32::from(b) << 16 | u32::from(a)).cast_signed());
     let wanted = _mm_set1_epi16(wanted.cast_signed());
     let equal = _mm_packs_epi16(_mm_cmpeq_epi16(eight, wanted), _mm_cmpeq_epi16(two, wanted));
-    _mm_movemask_epi8(equal).cast_unsigned()
+    // The second vector has zeros beyond its two numbers.
+    _mm_movemask_epi8(equal).cast_unsigned() & 0x3ff
 }
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn every_place_has_its_bit() {
         for mask in 0..1024_u32 {
-            for wanted in [1, 0x7fff, 0x8000, u16::MAX] {
+            for wanted in [0, 1, 0x7fff, 0x8000, u16::MAX] {
                 let numbers = std::array::from_fn(|at| match mask >> at & 1 {
                     1 => wanted,
                     _ => wanted ^ 0x0101,
@@ -81,5 +81,6 @@ mod tests {
             }
         }
         assert_eq!(matching(&[0; 10], 7), 0);
+        assert_eq!(matching(&[0; 10], 0), 0x3ff);
     }
 }

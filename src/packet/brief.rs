@@ -97,8 +97,10 @@ impl Brief {
         self.window_scale = Self::SCALE_NONE;
     }
 
-    /// The wide form.
+    /// The wide form. Inlined, so that it is written where it stays: a copy right after would wait
+    /// for the many small writes.
     #[must_use]
+    #[inline(always)]
     pub fn packet(&self, beside: &LongAddresses) -> IpPacket {
         let is_from_low = self.from == End::Low;
         let [low_port, high_port] = self.key.ports();

@@ -1,5 +1,6 @@
 //! A batch of packets and its stages.
 
+use super::fresh::Fresh;
 use super::judge::{Judge, PipelineConfig, reason_of};
 use super::outcome::{Arrival, Fate, Outcome, PieceIndex};
 use super::rare::Rare;
@@ -99,6 +100,8 @@ pub struct Batch {
     beside: Box<[LongAddresses; BATCH_MAX]>,
     /// Hashes of the common packets' keys, by position.
     hashes: Box<[FlowHash; BATCH_MAX]>,
+    /// What is known of packets that likely begin a flow.
+    fresh: Fresh,
     /// What is no common packet; few, so that the others do not carry their size.
     pub(super) rare: Rare,
     /// Fates that are not a hit.
@@ -112,6 +115,7 @@ impl Default for Batch {
             len: 0,
             beside: Box::new([[0; 2]; BATCH_MAX]),
             hashes: Box::new([FlowHash::default(); BATCH_MAX]),
+            fresh: Fresh::default(),
             rare: Rare::default(),
             fates: Vec::with_capacity(BATCH_MAX),
         }
@@ -216,6 +220,7 @@ impl Batch {
         let moment = shard.begin_batch(snapshot.generation(), now);
         self.rare.prepare(place, shard, now);
         shard.limit_displacements(DISPLACEMENTS_MAX);
+        self.fresh.clear();
         let mut ahead = Ahead::default();
         for at in 0..ENTRIES_AHEAD {
             self.look_ahead(at, shard, &mut ahead);
@@ -239,15 +244,31 @@ impl Batch {
                 continue;
             }
             let fate = match item.stage {
-                Stage::Common => {
-                    let hash = self.hashes.get(at).copied().unwrap_or_default();
-                    Fate::Judged(item.judge_at_length(&mut judge, beside, hash))
-                }
+                Stage::Common => Fate::Judged(self.judge_other(at, &mut judge)),
                 Stage::Rare(at) => self.rare.judge(at, &mut judge),
                 Stage::Hit(_) | Stage::Done(_) => continue,
             };
-            item.stage = done(&mut self.fates, fate);
+            let stage = done(&mut self.fates, fate);
+            if let Some(item) = self.items.get_mut(at) {
+                item.stage = stage;
+            }
         }
+    }
+
+    /// A common packet that is no plain hit.
+    #[cold]
+    #[inline(never)]
+    fn judge_other(&mut self, at: usize, judge: &mut Judge<'_>) -> Outcome {
+        let places = self.items.get(at).zip(self.beside.get(at));
+        let Some(((item, beside), hash)) = places.zip(self.hashes.get(at)) else {
+            return Outcome::drop(DropReason::Invalid);
+        };
+        let shard = &judge.shard;
+        if self.fresh.is_likely(at) && shard.find_key(&item.brief.key, beside, *hash).is_none() {
+            let common = |at: usize| Some(self.items.get(at)?.common(self.beside.get(at)?));
+            return self.fresh.judge(at, *hash, common, judge);
+        }
+        item.judge_at_length(judge, beside, *hash)
     }
 
     /// Asks for the entry of one packet's likely flow; where its first bucket does not know it, the
@@ -261,7 +282,7 @@ impl Batch {
             match shard.candidate(*hash, &item.brief.key) {
                 Candidate::Entry(flow) => item.flow = flow,
                 Candidate::Second => ahead.are_second |= bit(at),
-                Candidate::None => {}
+                Candidate::None => self.fresh.note(at),
             }
         }
         let near = at.wrapping_sub(ENTRIES_AHEAD / 2);
@@ -269,9 +290,11 @@ impl Batch {
             && near < BATCH_MAX
             && ahead.are_second & bit(near) != 0
             && let (Some(item), Some(hash)) = (self.items.get_mut(near), self.hashes.get(near))
-            && let Some(flow) = shard.second_candidate(*hash, &item.brief.key)
         {
-            item.flow = flow;
+            match shard.second_candidate(*hash, &item.brief.key) {
+                Some(flow) => item.flow = flow,
+                None => self.fresh.note(near),
+            }
         }
     }
 
@@ -348,6 +371,16 @@ impl Item {
         hash
     }
 
+    #[inline(always)]
+    fn common<'a>(&'a self, beside: &'a LongAddresses) -> Common<'a> {
+        Common {
+            brief: &self.brief,
+            beside,
+            side: self.side,
+            frame_len: self.frame_len,
+        }
+    }
+
     /// The verdict, where the entry of the packet's flow gives it.
     #[inline(always)]
     fn hit(
@@ -356,19 +389,12 @@ impl Item {
         beside: &LongAddresses,
         moment: &Moment,
     ) -> Option<Verdict> {
-        let packet = Common {
-            brief: &self.brief,
-            beside,
-            side: self.side,
-            frame_len: self.frame_len,
-        };
+        let packet = self.common(beside);
         let class = judge.shard.hit(self.flow, &packet, moment)?;
         Some(Verdict::Pass(reason_of(class)))
     }
 
     /// The long way: everything is asked again, of the packet's wide form.
-    #[cold]
-    #[inline(never)]
     fn judge_at_length(
         &self,
         judge: &mut Judge<'_>,
@@ -395,7 +421,7 @@ fn done(fates: &mut Vec<Fate>, fate: Fate) -> Stage {
 
 /// The bit of a position in a batch.
 #[inline]
-fn bit(at: usize) -> u64 {
+pub(super) fn bit(at: usize) -> u64 {
     1_u64.wrapping_shl(u32::from(position(at)))
 }
 

@@ -1,7 +1,7 @@
 //! The verdict for packets that follow another: fragments after their first, and ICMP errors after
 //! the packet that they quote.
 
-use super::judge::Judge;
+use super::judge::{Judge, Party};
 use super::outcome::{Arrival, Outcome};
 use crate::conntrack::{Admission, FlowClass, FragmentedFlow};
 use crate::packet::{End, FlowKey, Fragment, IpPacket};
@@ -53,26 +53,20 @@ impl Judge<'_> {
         from: End,
         admission: Admission,
     ) -> Outcome {
-        let (interface, direction) = match self.interface(packet, arrival) {
-            Ok(found) => found,
+        let party = match self.party(packet, arrival) {
+            Ok(party) => party,
             Err(outcome) => return outcome,
         };
-        let Some(ruling) = self.rule(interface, direction, packet, from) else {
-            return self.denied(interface, direction, DropReason::NoRule);
+        let Some(ruling) = self.rule(party, packet, from) else {
+            return self.denied(party, DropReason::NoRule);
         };
         let needs_entry = ruling.class == FlowClass::Tracked;
         match admission {
             // Between hosts of the link: its first one opened nothing either.
-            Admission::Open if !self.has_entry(packet, arrival, from, ruling) => {
-                self.outcome(interface, direction, ruling)
-            }
-            Admission::Open if needs_entry => {
-                self.denied(interface, direction, DropReason::Fragment)
-            }
-            Admission::Refuse if needs_entry => {
-                self.denied(interface, direction, DropReason::Invalid)
-            }
-            _ => self.outcome(interface, direction, ruling),
+            Admission::Open if !party.has_entry(from, ruling) => self.outcome(party, ruling),
+            Admission::Open if needs_entry => self.denied(party, DropReason::Fragment),
+            Admission::Refuse if needs_entry => self.denied(party, DropReason::Invalid),
+            _ => self.outcome(party, ruling),
         }
     }
 
@@ -82,15 +76,15 @@ impl Judge<'_> {
     #[cold]
     #[inline(never)]
     pub(super) fn error(&mut self, packet: &IpPacket, arrival: Arrival, quote: &Quote) -> Outcome {
-        let (interface, direction) = match self.interface(packet, arrival) {
-            Ok(found) => found,
+        let party = match self.party(packet, arrival) {
+            Ok(party) => party,
             Err(outcome) => return outcome,
         };
         let is_for_sender = packet.addresses.destination() == quote.packet.addresses.source();
         if is_for_sender && self.relates(arrival, quote) && self.shard.spend_related(self.now) {
             let verdict = Verdict::Pass(PassReason::Related);
-            let slot = Some(interface.slot());
-            return Outcome::of_interface(verdict, slot, direction, None);
+            let slot = Some(party.interface.slot());
+            return Outcome::of_interface(verdict, slot, party.direction, None);
         }
         self.stateless(packet, arrival)
     }
@@ -119,7 +113,8 @@ impl Judge<'_> {
             (packet.addresses.destination(), Direction::Ingress)
         };
         let owner = self.owner(arrival.link, packet.vlan, inside);
-        let ruling = owner.and_then(|owner| self.rule(owner, direction, packet, *from));
+        let party = owner.map(|owner| Party::of(owner, direction));
+        let ruling = party.and_then(|party| self.rule(party, packet, *from));
         ruling.is_some_and(|ruling| ruling.class == FlowClass::Untracked)
     }
 }

@@ -126,6 +126,49 @@ impl Ruling {
     }
 }
 
+/// Whose the ends of a packet are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Owners {
+    source: Option<InterfaceRef>,
+    destination: Option<InterfaceRef>,
+}
+
+/// The interface that a packet is judged at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Party {
+    pub(super) interface: InterfaceRef,
+    pub(super) direction: Direction,
+    /// It goes from inside to a host that is registered on this link itself.
+    is_local: bool,
+}
+
+impl Party {
+    /// An interface whose packet comes from, or goes to, outside.
+    pub(super) const fn of(interface: InterfaceRef, direction: Direction) -> Self {
+        Self {
+            interface,
+            direction,
+            is_local: false,
+        }
+    }
+
+    /// Whether what a packet of this end begins is a flow that can have an entry. Two kinds cannot:
+    /// - To a host that is registered on this link itself. What comes back from outside is
+    ///   spoofed, and what comes back from inside is that host's egress: nothing is a reply.
+    /// - Seen first by a reply, which only untracked flows let pass: states and counters are told
+    ///   from the opener's packets. Untracked flows need no entry.
+    pub(super) fn has_entry(&self, from: End, ruling: Ruling) -> bool {
+        ruling.opener == from && !self.is_local
+    }
+}
+
+/// What the policy says of a packet that no entry vouches for, whatever came before it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ruled {
+    party: Party,
+    ruling: Ruling,
+}
+
 /// One packet's surroundings.
 pub(super) struct Judge<'a> {
     pub(super) config: &'a PipelineConfig,
@@ -195,14 +238,14 @@ impl Judge<'_> {
             Exemption::SpeaksFor(address) => return self.speaks_for(address, packet.vlan, arrival),
             Exemption::None => {}
         }
-        let (interface, direction) = match self.interface(packet, arrival) {
-            Ok(found) => found,
+        let party = match self.party(packet, arrival) {
+            Ok(party) => party,
             Err(outcome) => return outcome,
         };
         // Without a flow there is no opener to tell apart; either end serves.
-        match self.rule(interface, direction, packet, End::Low) {
-            Some(ruling) => self.outcome(interface, direction, ruling),
-            None => self.denied(interface, direction, DropReason::NoRule),
+        match self.rule(party, packet, End::Low) {
+            Some(ruling) => self.outcome(party, ruling),
+            None => self.denied(party, DropReason::NoRule),
         }
     }
 
@@ -234,38 +277,72 @@ impl Judge<'_> {
         from: End,
         hash: FlowHash,
     ) -> Outcome {
-        let (interface, direction) = match self.interface(packet, arrival) {
-            Ok(found) => found,
+        let owners = self.owners(packet, arrival.link);
+        let ruled = match self.ruled(owners, packet, arrival, from) {
+            Ok(ruled) => ruled,
             Err(outcome) => return outcome,
         };
-        let Some(ruling) = self.rule(interface, direction, packet, from) else {
-            return self.denied(interface, direction, DropReason::NoRule);
-        };
+        let length = arrival.original_len;
+        self.begin(&ruled, packet, from, |shard, flow, now| {
+            shard.open(key, hash, flow, packet, length, now)
+        })
+    }
+
+    /// What the policy says of a packet that no entry vouches for, or the verdict on one that it
+    /// does not let through. The snapshot alone decides: it may be asked ahead of its turn.
+    #[inline]
+    pub(super) fn ruled(
+        &self,
+        owners: Owners,
+        packet: &IpPacket,
+        arrival: Arrival,
+        from: End,
+    ) -> Result<Ruled, Outcome> {
+        let party = self.party_of(owners, arrival)?;
+        match self.rule(party, packet, from) {
+            Some(ruling) => Ok(Ruled { party, ruling }),
+            None => Err(self.denied(party, DropReason::NoRule)),
+        }
+    }
+
+    /// Asks for what [`Self::begin`] will read.
+    #[inline]
+    pub(super) fn prefetch(&self, ruled: &Ruled) {
+        let slot = ruled.party.interface.slot();
+        self.shard.prefetch_interface(slot);
+    }
+
+    /// A packet that the policy lets through begins a flow, where it may; `open` opens it.
+    #[inline]
+    pub(super) fn begin(
+        &mut self,
+        ruled: &Ruled,
+        packet: &IpPacket,
+        from: End,
+        open: impl FnOnce(&mut Shard, &NewFlow, Tick) -> Result<FlowIndex, OpenError>,
+    ) -> Outcome {
+        let Ruled { party, ruling } = *ruled;
         let needs_entry = ruling.class == FlowClass::Tracked;
         match self.shard.admission(packet) {
-            Admission::Refuse if needs_entry => {
-                return self.denied(interface, direction, DropReason::Invalid);
-            }
+            Admission::Refuse if needs_entry => return self.denied(party, DropReason::Invalid),
             Admission::PassOnly | Admission::Refuse => {}
-            Admission::Open if !self.has_entry(packet, arrival, from, ruling) => {}
+            Admission::Open if !party.has_entry(from, ruling) => {}
             Admission::Open => {
-                let Some(flow) = self.new_flow(interface, ruling) else {
-                    return self.denied(interface, direction, DropReason::NoRule);
+                let Some(flow) = self.new_flow(party, ruling) else {
+                    return self.denied(party, DropReason::NoRule);
                 };
-                let length = arrival.original_len;
-                let opened = self.shard.open(key, hash, &flow, packet, length, self.now);
-                if let Err(error) = opened
+                if let Err(error) = open(self.shard, &flow, self.now)
                     && needs_entry
                 {
                     let reason = match error {
                         OpenError::Full => DropReason::TableFull,
                         OpenError::Limit => DropReason::Limit,
                     };
-                    return self.denied(interface, direction, reason);
+                    return self.denied(party, reason);
                 }
             }
         }
-        self.outcome(interface, direction, ruling)
+        self.outcome(party, ruling)
     }
 
     /// A closed connection's entry meets a packet that may open it anew.
@@ -278,28 +355,26 @@ impl Judge<'_> {
         arrival: Arrival,
         from: End,
     ) -> Outcome {
-        let (interface, direction) = match self.interface(packet, arrival) {
-            Ok(found) => found,
+        let owners = self.owners(packet, arrival.link);
+        let Ruled { party, ruling } = match self.ruled(owners, packet, arrival, from) {
+            Ok(ruled) => ruled,
             Err(outcome) => return outcome,
         };
-        let Some(ruling) = self.rule(interface, direction, packet, from) else {
-            return self.denied(interface, direction, DropReason::NoRule);
-        };
         match self.shard.admission(packet) {
-            Admission::Open if !self.has_entry(packet, arrival, from, ruling) => {}
+            Admission::Open if !party.has_entry(from, ruling) => {}
             Admission::Open => {
-                let Some(flow) = self.new_flow(interface, ruling) else {
-                    return self.denied(interface, direction, DropReason::NoRule);
+                let Some(flow) = self.new_flow(party, ruling) else {
+                    return self.denied(party, DropReason::NoRule);
                 };
                 self.shard
                     .reopen(index, &flow, packet, arrival.original_len, self.now);
             }
             Admission::PassOnly | Admission::Refuse if ruling.class == FlowClass::Tracked => {
-                return self.denied(interface, direction, DropReason::Invalid);
+                return self.denied(party, DropReason::Invalid);
             }
             Admission::PassOnly | Admission::Refuse => {}
         }
-        self.outcome(interface, direction, ruling)
+        self.outcome(party, ruling)
     }
 
     /// The interface that owns an address. Nobody owns a group or the broadcast, even where it lies
@@ -316,45 +391,42 @@ impl Judge<'_> {
         self.snapshot.interface_of(link, vlan, address)
     }
 
-    /// Whether what a packet begins is a flow that can have an entry. Two kinds cannot:
-    /// - To a host that is registered on this link itself. What comes back from outside is
-    ///   spoofed, and what comes back from inside is that host's egress: nothing is a reply.
-    /// - Seen first by a reply, which only untracked flows let pass: states and counters are told
-    ///   from the opener's packets. Untracked flows need no entry.
-    pub(super) fn has_entry(
-        &self,
-        packet: &IpPacket,
-        arrival: Arrival,
-        from: End,
-        ruling: Ruling,
-    ) -> bool {
-        let is_local = arrival.side == PortSide::Inside && {
-            let destination = packet.addresses.destination();
-            self.owner(arrival.link, packet.vlan, destination).is_some()
-        };
-        ruling.opener == from && !is_local
+    /// Whose the ends of a packet are. Both are asked at once, whichever counts: the processor
+    /// follows the two side by side.
+    #[inline]
+    pub(super) fn owners(&self, packet: &IpPacket, link: LinkId) -> Owners {
+        let addresses = &packet.addresses;
+        Owners {
+            source: self.owner(link, packet.vlan, addresses.source()),
+            destination: self.owner(link, packet.vlan, addresses.destination()),
+        }
     }
 
     /// The interface that is judged (contract, "Direction"), or the verdict where there is none.
-    pub(super) fn interface(
-        &self,
-        packet: &IpPacket,
-        arrival: Arrival,
-    ) -> Result<(InterfaceRef, Direction), Outcome> {
-        let source = packet.addresses.source();
-        let source_owner = self.owner(arrival.link, packet.vlan, source);
-        let (owner, direction) = match arrival.side {
-            PortSide::Inside => (source_owner, Direction::Egress),
-            PortSide::Outside => {
-                if let Some(owner) = source_owner {
-                    return Err(self.denied(owner, Direction::Ingress, DropReason::Spoofed));
-                }
-                let destination = packet.addresses.destination();
-                let owner = self.owner(arrival.link, packet.vlan, destination);
-                (owner, Direction::Ingress)
+    pub(super) fn party(&self, packet: &IpPacket, arrival: Arrival) -> Result<Party, Outcome> {
+        self.party_of(self.owners(packet, arrival.link), arrival)
+    }
+
+    #[inline]
+    fn party_of(&self, owners: Owners, arrival: Arrival) -> Result<Party, Outcome> {
+        let Owners {
+            source,
+            destination,
+        } = owners;
+        let found = match (arrival.side, source) {
+            (PortSide::Inside, source) => source.map(|owner| Party {
+                is_local: destination.is_some(),
+                ..Party::of(owner, Direction::Egress)
+            }),
+            (PortSide::Outside, Some(owner)) => {
+                let party = Party::of(owner, Direction::Ingress);
+                return Err(self.denied(party, DropReason::Spoofed));
+            }
+            (PortSide::Outside, None) => {
+                destination.map(|owner| Party::of(owner, Direction::Ingress))
             }
         };
-        owner.map(|owner| (owner, direction)).ok_or_else(|| {
+        found.ok_or_else(|| {
             Outcome::bare(match self.config.unregistered(arrival.link) {
                 Unregistered::Drop => Verdict::Drop(DropReason::Unregistered),
                 Unregistered::Pass => Verdict::Pass(PassReason::Unregistered),
@@ -363,13 +435,12 @@ impl Judge<'_> {
     }
 
     /// What the rules say of a packet that no entry vouches for.
-    pub(super) fn rule(
-        &self,
-        interface: InterfaceRef,
-        direction: Direction,
-        packet: &IpPacket,
-        from: End,
-    ) -> Option<Ruling> {
+    pub(super) fn rule(&self, party: Party, packet: &IpPacket, from: End) -> Option<Ruling> {
+        let Party {
+            interface,
+            direction,
+            ..
+        } = party;
         let question = question_of(packet, direction);
         let opener = from;
         let (class, rule) = match self.snapshot.decide(interface, direction, &question) {
@@ -381,7 +452,7 @@ impl Judge<'_> {
                 rule,
                 untracked: false,
             } => {
-                if let Some(ruling) = self.untracked_reply(interface, direction, packet, from) {
+                if let Some(ruling) = self.untracked_reply(party, packet, from) {
                     return Some(ruling);
                 }
                 (FlowClass::Tracked, Some(rule))
@@ -399,13 +470,12 @@ impl Judge<'_> {
 
     /// Whether a packet is the reply of an untracked flow that the other end opened. Such a flow
     /// may have no entry, and its reason is `untracked` all the same. A SYN opens, never replies.
-    fn untracked_reply(
-        &self,
-        interface: InterfaceRef,
-        direction: Direction,
-        packet: &IpPacket,
-        from: End,
-    ) -> Option<Ruling> {
+    fn untracked_reply(&self, party: Party, packet: &IpPacket, from: End) -> Option<Ruling> {
+        let Party {
+            interface,
+            direction,
+            ..
+        } = party;
         let service = match packet.transport {
             Transport::Tcp(ref tcp) if !tcp.flags.is_open() => tcp.source_port,
             Transport::Udp { source_port, .. } => source_port,
@@ -485,9 +555,9 @@ impl Judge<'_> {
         true
     }
 
-    fn new_flow(&self, interface: InterfaceRef, ruling: Ruling) -> Option<NewFlow> {
+    fn new_flow(&self, party: Party, ruling: Ruling) -> Option<NewFlow> {
         Some(NewFlow {
-            interface: interface.slot(),
+            interface: party.interface.slot(),
             rule: ruling.rule,
             generation: self.snapshot.generation(),
             class: ruling.class,
@@ -496,24 +566,16 @@ impl Judge<'_> {
         })
     }
 
-    pub(super) fn outcome(
-        &self,
-        interface: InterfaceRef,
-        direction: Direction,
-        ruling: Ruling,
-    ) -> Outcome {
+    pub(super) fn outcome(&self, party: Party, ruling: Ruling) -> Outcome {
         let verdict = Verdict::Pass(ruling.reason());
-        Outcome::of_interface(verdict, Some(interface.slot()), direction, ruling.rule)
+        let slot = Some(party.interface.slot());
+        Outcome::of_interface(verdict, slot, party.direction, ruling.rule)
     }
 
-    pub(super) fn denied(
-        &self,
-        interface: InterfaceRef,
-        direction: Direction,
-        reason: DropReason,
-    ) -> Outcome {
+    pub(super) fn denied(&self, party: Party, reason: DropReason) -> Outcome {
         let verdict = Verdict::Drop(reason);
-        Outcome::of_interface(verdict, Some(interface.slot()), direction, None)
+        let slot = Some(party.interface.slot());
+        Outcome::of_interface(verdict, slot, party.direction, None)
     }
 }
 

@@ -7,6 +7,7 @@
 //!  run:  ask for the entry, some packets ahead ─► hit that changes numbers only: done
 //!                                               └► find ─► hit:  state machine
 //!                                                       └► miss: interface, rules, new entry
+//!                                                                (likely ones: some at a time)
 //! ```
 //!
 //! The stages run over the batch, so that memory works for the packets ahead while the processor
@@ -28,6 +29,7 @@
 mod batch;
 mod exempt;
 mod follow;
+mod fresh;
 mod judge;
 mod outcome;
 mod rare;

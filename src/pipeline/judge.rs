@@ -486,6 +486,9 @@ impl Judge<'_> {
             service,
             ..question_of(packet, direction)
         };
+        if !self.snapshot.may_be_untracked(interface, opened, &question) {
+            return None;
+        }
         match self.snapshot.decide(interface, opened, &question) {
             Decision::Allow {
                 rule,

@@ -171,6 +171,21 @@ impl Snapshot {
         set.decide(direction, question, self.classes.keys_of(question.remote))
     }
 
+    /// Whether what is allowed in a direction for any address is not tracked, for packets like
+    /// this: the other direction is open. Where it is not, [`Self::decide`] never says `untracked`.
+    #[inline]
+    #[must_use]
+    pub fn may_be_untracked(
+        &self,
+        interface: InterfaceRef,
+        direction: Direction,
+        question: &Question,
+    ) -> bool {
+        let set = self.set_of.get(interface.index());
+        let set = set.and_then(|set| self.sets.get(*set as usize));
+        set.is_some_and(|set| set.is_open(direction.reversed(), question))
+    }
+
     /// Its version.
     #[inline]
     #[must_use]

@@ -59,7 +59,9 @@ impl GroupSet {
             .map(move |part| of_direction(part, direction))
     }
 
-    fn is_open(&self, direction: Direction, question: &Question) -> bool {
+    /// Whether a direction lets everything like a packet through, whatever its address and port.
+    #[inline]
+    pub(crate) fn is_open(&self, direction: Direction, question: &Question) -> bool {
         let wanted = OpenTransports::bit(question.remote.family(), question.protocol);
         of_direction(&self.open, direction).meets(wanted)
     }

@@ -108,6 +108,8 @@ fn without_that_they_live_on() {
 fn a_connection_ends_when_its_peer_leaves_the_group() {
     let with = r#"
         [security_groups.web]
+        # Else a late acknowledgment of the server's would be picked up as its own connection.
+        egress = []
         ingress = [{ protocol = "tcp", ports = 80, from = ["group:lb"] }]
         [security_groups.lb]
         [interfaces.web-1]

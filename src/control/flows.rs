@@ -251,9 +251,10 @@ pub(super) fn count_effects(
             match owner_in(flow, next_policy) {
                 None => effects.ended += 1,
                 Some(interface) => {
-                    let question = opener_question(flow);
-                    let direction = flow.head.direction;
-                    let decision = next_policy.decide(interface, direction, &question);
+                    let head = &flow.head;
+                    let (opener, inside) = (head.opener, head.inside_end());
+                    let question = Question::of_opener(&flow.key, opener, inside, head.query_code);
+                    let decision = next_policy.decide(interface, head.direction, &question);
                     effects.refused += u64::from(decision == Decision::Deny);
                 }
             }
@@ -271,22 +272,6 @@ fn owner_in(flow: &FlowView, next: &Snapshot) -> Option<InterfaceRef> {
         interface: flow.head.interface,
         judged_low: flow.head.generation_low,
     })
-}
-
-/// What the packet that opened a flow asked.
-fn opener_question(flow: &FlowView) -> Question {
-    let (remote, _) = flow.key.end(flow.head.inside_end().opposite());
-    let (_, asked_port) = flow.key.end(flow.head.opener.opposite());
-    let service = match flow.key.protocol {
-        // Of a query the answering end's port is the type.
-        protocol::ICMP | protocol::ICMPV6 => asked_port << 8 | u16::from(flow.head.query_code),
-        _ => asked_port,
-    };
-    Question {
-        remote,
-        protocol: flow.key.protocol,
-        service,
-    }
 }
 
 fn protocol_name(number: u8) -> String {

@@ -8,9 +8,7 @@ use crate::conntrack::{
 };
 use crate::packet::{Address, ArpPacket, End, FlowKey, IpPacket, Transport, VlanTags};
 use crate::snapshot::{Decision, FlowSeat, InterfaceRef, Question, Snapshot};
-use crate::types::{
-    Direction, DropReason, LinkId, PassReason, PortSide, RuleSlot, Verdict, protocol,
-};
+use crate::types::{Direction, DropReason, LinkId, PassReason, PortSide, RuleSlot, Verdict};
 
 /// What frames of or to hosts that no interface names become.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -534,7 +532,8 @@ impl Judge<'_> {
             return false;
         };
         let decide = || {
-            let question = opener_question(key, head);
+            let question =
+                Question::of_opener(key, head.opener, head.inside_end(), head.query_code);
             self.snapshot.decide(interface, head.direction, &question)
         };
         let keeps = self.config.on_rule_removed == OnRuleRemoved::Keep;
@@ -588,25 +587,4 @@ impl Judge<'_> {
 )]
 fn generation_low(snapshot: &Snapshot) -> u32 {
     snapshot.generation().0 as u32
-}
-
-/// The question that the packet which opened a flow asked.
-fn opener_question(key: &FlowKey, head: &FlowHead) -> Question {
-    let (opener_address, _) = key.end(head.opener);
-    let (other_address, other_port) = key.end(head.opener.opposite());
-    let remote = match head.direction {
-        Direction::Ingress => opener_address,
-        Direction::Egress => other_address,
-    };
-    let service = match key.protocol {
-        // Of a query the answering end's port is the type. Without one (ICMP of the other family,
-        // which is a protocol like any other) the question reads no service.
-        protocol::ICMP | protocol::ICMPV6 => other_port << 8 | u16::from(head.query_code),
-        _ => other_port,
-    };
-    Question {
-        remote,
-        protocol: key.protocol,
-        service,
-    }
 }

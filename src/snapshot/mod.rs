@@ -51,9 +51,9 @@ use self::classes::AddressClasses;
 use self::owners::Owners;
 use self::paged::Paged;
 use self::sets::GroupSet;
-use crate::packet::{Address, VlanTags};
+use crate::packet::{Address, End, FlowKey, VlanTags};
 use crate::sync::Arc;
-use crate::types::{Direction, FlowLimits, Generation, InterfaceSlot, LinkId, RuleSlot};
+use crate::types::{Direction, FlowLimits, Generation, InterfaceSlot, LinkId, RuleSlot, protocol};
 
 /// An interface inside one snapshot; means nothing in another one. (It is the interface's slot.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +82,27 @@ pub struct Question {
     /// TCP and UDP: the destination port. ICMP and ICMPv6: type in the high byte, code in the low
     /// one. Other protocols: anything, it is not read.
     pub service: u16,
+}
+
+impl Question {
+    /// What the packet asked that opened a flow. `inside` is the interface's end, `query_code` the
+    /// ICMP code of the query, where it is one.
+    #[must_use]
+    pub fn of_opener(key: &FlowKey, opener: End, inside: End, query_code: u8) -> Self {
+        let (remote, _) = key.end(inside.opposite());
+        let (_, asked_port) = key.end(opener.opposite());
+        let service = match key.protocol {
+            // Of a query the answering end's port is the type. Without one (ICMP of the other
+            // family, which is a protocol like any other) the question reads no service.
+            protocol::ICMP | protocol::ICMPV6 => asked_port << 8 | u16::from(query_code),
+            _ => asked_port,
+        };
+        Self {
+            remote,
+            protocol: key.protocol,
+            service,
+        }
+    }
 }
 
 /// The rules' answer.

@@ -24,7 +24,7 @@ mod support;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use floor::{FRAME_BYTES, Floor};
+use floor::{Floor, WORDS_V4};
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
 use portcullis::compile::sample::{self, Random, Size};
@@ -48,6 +48,9 @@ const DRAWS: usize = 1 << 17;
 const SOURCE_PORT: usize = 34;
 /// How long a flow lives that nobody answers: SYN and UDP alike.
 const TIMEOUT_NS: u64 = 30_000_000_000;
+
+/// Bytes of the benchmark's frames.
+const FRAME_BYTES: usize = 60;
 
 type Drawn = ([u8; FRAME_BYTES], PortSide);
 
@@ -248,7 +251,7 @@ fn new_flows(criterion: &mut Criterion) {
     group.bench_function(BenchmarkId::new("floor", flows), |bencher| {
         bencher.iter(|| {
             world.write();
-            floor.run(&world.frames);
+            floor.run(WORDS_V4, world.frames.iter().map(|frame| &frame[..]));
         });
     });
     group.finish();

@@ -21,6 +21,8 @@
 
 #[path = "pipeline/bars.rs"]
 mod bars;
+#[path = "support/floor.rs"]
+mod floor;
 mod support;
 #[path = "pipeline/world.rs"]
 mod world;
@@ -28,10 +30,11 @@ mod world;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+use floor::Floor;
 use portcullis::pipeline::BATCH_MAX;
 use portcullis::types::{DropReason, PassReason, Verdict};
 use support::count_allocations;
-use world::{Floor, Flows, Kind, World};
+use world::{Flows, Kind, World};
 
 const DRAWS: usize = 1 << 20;
 
@@ -71,7 +74,7 @@ fn hits(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let burst = bursts.next().expect("cycles");
                 world.write(burst);
-                floor.run(kind, world.frames(burst));
+                floor.run(kind.floor_words(), world.frames(burst));
             });
         });
     }

@@ -9,7 +9,8 @@ use portcullis::packet::{LongAddresses, PackedKey};
 use portcullis::pipeline::BATCH_MAX;
 use portcullis::types::{PassReason, Verdict};
 
-use super::world::{Floor, Flow, Flows, Kind, World, look_up};
+use super::floor::Floor;
+use super::world::{Flow, Flows, Kind, World, look_up};
 
 const ROUNDS: usize = 200;
 const DRAWS: usize = 1 << 20;
@@ -109,7 +110,7 @@ fn one(
     }
     world.write(burst);
     match row {
-        "floor" => floor.run(kind, world.frames(burst)),
+        "floor" => floor.run(kind.floor_words(), world.frames(burst)),
         "parse" => world.parse(burst),
         "hit" => {
             let tracked = Verdict::Pass(PassReason::Tracked);

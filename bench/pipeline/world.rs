@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::floor::WORDS_V4;
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
 use portcullis::compile::sample::Random;
@@ -41,6 +42,15 @@ impl Kind {
             Self::Udp => "udp4",
             Self::Tcp => "tcp4",
             Self::Udp6 => "udp6",
+        }
+    }
+
+    /// Where the words are that tell flows apart: the address and the port of IPv4, or the end of
+    /// an IPv6 address and the port.
+    pub(crate) fn floor_words(self) -> [usize; 2] {
+        match self {
+            Self::Udp | Self::Tcp => WORDS_V4,
+            Self::Udp6 => [30, 54],
         }
     }
 
@@ -373,46 +383,4 @@ pub(crate) fn look_up(shard: &Shard, keys: &[(PackedKey, LongAddresses)]) -> usi
             shard.has_key(**flow, key, beside) || shard.find_key(key, beside, **hash).is_some()
         })
         .count()
-}
-
-/// The least that a stateful gateway does with a packet.
-pub(crate) struct Floor {
-    table: Vec<Line>,
-    mask: u64,
-}
-
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([u64; 8]);
-
-impl Floor {
-    pub(crate) fn new(flows: u32) -> Self {
-        let lines = (flows as usize).next_power_of_two();
-        Self {
-            table: portcullis::cpu::present(Line([0; 8]), lines),
-            mask: lines as u64 - 1,
-        }
-    }
-
-    pub(crate) fn run<'a>(&mut self, kind: Kind, frames: impl Iterator<Item = &'a [u8]>) {
-        // Address and port of IPv4, or the end of an IPv6 address and the port.
-        let (first, second) = if kind == Kind::Udp6 {
-            (30, 54)
-        } else {
-            (26, 30)
-        };
-        let mut slots = [0_usize; BATCH_MAX];
-        for (slot, frame) in slots.iter_mut().zip(frames) {
-            let word =
-                |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().expect("eight bytes"));
-            let mixed = u128::from(word(first) ^ 0x9e37_79b9_7f4a_7c15)
-                * u128::from(word(second) ^ 0xd1b5_4a32_d192_ed03);
-            let hash = (mixed >> 64) as u64 ^ mixed as u64;
-            *slot = (hash & self.mask) as usize;
-            portcullis::cpu::prefetch(&self.table[*slot]);
-        }
-        for slot in slots {
-            self.table[slot].0[0] = self.table[slot].0[0].wrapping_add(1);
-        }
-    }
 }

@@ -23,6 +23,7 @@ stage() { # NAME COMMAND...
     word=FAILED
     failed+=("$name")
     tail -n 60 "$log" >&2
+    grep -a -A 4 'panicked at' "$log" | cut -c 1-400 | head -n 60 >&2
     printf '[%s] %s FAILED; all of it: %s\n' "$(clock $((SECONDS - started)))" "$name" "$log" >&2
   elif grep -q '^SKIP' "$log"; then
     word=skipped

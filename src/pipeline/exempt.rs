@@ -92,8 +92,8 @@ impl ExemptRules {
         Exemption::Exempt
     }
 
-    /// Whether an IP packet is exempt. Fragments never are by default: what makes them exempt is
-    /// not in all of them.
+    /// Whether an IP packet is exempt. Of fragments only a listed address is asked, which all of
+    /// a datagram have; by default they never are. For listed ports see [`Self::exempts_piece`].
     #[inline]
     pub(super) fn ip(&self, packet: &IpPacket, side: PortSide) -> Exemption {
         let by_default = match packet.protocol {
@@ -115,6 +115,12 @@ impl ExemptRules {
         self.any_listed && self.is_listed(&packet.packet(beside), side)
     }
 
+    /// Whether the ports of the datagram that a fragment is a piece of are listed. `packet` has
+    /// them from its first one, which the others follow.
+    pub(super) fn exempts_piece(&self, packet: &IpPacket, side: PortSide) -> bool {
+        self.any_listed && self.lists_port(packet, side)
+    }
+
     #[cold]
     #[inline(never)]
     fn is_listed(&self, packet: &IpPacket, side: PortSide) -> bool {
@@ -125,6 +131,10 @@ impl ExemptRules {
         if self.addresses.iter().any(|net| net.contains(&service)) {
             return true;
         }
+        packet.fragment == Fragment::Whole && self.lists_port(packet, side)
+    }
+
+    fn lists_port(&self, packet: &IpPacket, side: PortSide) -> bool {
         let (protocol, source_port, destination_port) = match packet.transport {
             Transport::Tcp(ref tcp) => (PortProtocol::Tcp, tcp.source_port, tcp.destination_port),
             Transport::Udp {

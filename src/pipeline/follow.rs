@@ -32,6 +32,9 @@ impl Judge<'_> {
             transport: flow.transport,
             ..*packet
         };
+        if self.config.exempt.exempts_piece(packet, arrival.side) {
+            return Outcome::bare(Verdict::Pass(PassReason::Exempt));
+        }
         let Some((key, from)) = flow.key else {
             return self.stateless(packet, arrival);
         };

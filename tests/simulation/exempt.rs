@@ -64,7 +64,16 @@ impl Exempt {
 
     /// Services are outside: asked from inside, and their answers.
     fn is_listed(&self, packet: &IpPacket, side: PortSide) -> bool {
-        let (source, destination) = (packet.addresses.source(), packet.addresses.destination());
+        let service = match side {
+            PortSide::Inside => packet.addresses.destination(),
+            PortSide::Outside => packet.addresses.source(),
+        };
+        let is_whole = packet.fragment == Fragment::Whole;
+        self.addresses.contains(&service) || is_whole && self.has_port(packet, side)
+    }
+
+    /// By the ports alone; of a piece, which follows its first one, those of that.
+    pub(crate) fn has_port(&self, packet: &IpPacket, side: PortSide) -> bool {
         let (protocol, ports, is_answer) = match packet.transport {
             Transport::Tcp(tcp) => {
                 let ports = (tcp.source_port, tcp.destination_port);
@@ -78,8 +87,8 @@ impl Exempt {
         };
         let has_port = |port| self.ports.contains(&ExemptPort { protocol, port });
         match side {
-            PortSide::Inside => self.addresses.contains(&destination) || has_port(ports.1),
-            PortSide::Outside => self.addresses.contains(&source) || is_answer && has_port(ports.0),
+            PortSide::Inside => has_port(ports.1),
+            PortSide::Outside => is_answer && has_port(ports.0),
         }
     }
 }

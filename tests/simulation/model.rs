@@ -226,6 +226,9 @@ impl Model {
             panic!("no piece of anything");
         };
         let packet = first.complete(&piece);
+        if self.manners.exempt.has_port(&packet, seen.side) {
+            return Verdicts::pass(PassReason::Exempt);
+        }
         self.packet(version, seen, &packet, first.flow, (worker, now))
     }
 

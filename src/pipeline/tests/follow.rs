@@ -102,6 +102,42 @@ fn fragments_between_hosts_of_the_link_pass_like_their_first() {
 }
 
 #[test]
+fn fragments_follow_a_first_one_whose_port_is_exempt_and_its_service_only() {
+    const EXEMPT: Option<Verdict> = Some(Verdict::Pass(PassReason::Exempt));
+    let mut world = World::new(UDP);
+    let port = |protocol| ExemptPort {
+        protocol,
+        port: 500,
+    };
+    let ports = vec![port(PortProtocol::Udp), port(PortProtocol::Tcp)];
+    world.config.exempt = ExemptRules::new(Vec::new(), ports, Vec::new());
+    let asked = build::v4("10.0.0.1", "203.0.113.5").udp(500, 500);
+    let asked6 = build::v6("2001:db8::1", "2001:db8:99::5").udp(9000, 500);
+    for datagram in [asked.clone(), asked6] {
+        for piece in datagram.clone().payload_len(100).fragments(7, 48) {
+            assert_eq!(world.bytes(Inside, &piece), EXEMPT);
+        }
+        let pieces = datagram.reversed().payload_len(100).fragments(8, 48);
+        assert_eq!(world.bytes(Outside, &pieces[1]), None, "it is early");
+        assert_eq!(world.bytes(Outside, &pieces[0]), EXEMPT);
+        assert_eq!(world.bytes(Outside, &pieces[1]), EXEMPT);
+        assert_eq!(world.bytes(Outside, &pieces[2]), EXEMPT);
+    }
+    assert!(world.shard.is_empty(), "they are no flows");
+    // Exempt or not, nothing may be written over.
+    let pieces = asked.payload_len(100).fragments(9, 48);
+    assert_eq!(world.bytes(Inside, &pieces[0]), EXEMPT);
+    let again = world.bytes(Inside, &pieces[0]);
+    assert_eq!(again, Some(Verdict::Drop(DropReason::Fragment)));
+    // Who asks for a host inside is no service, whatever port it asks from.
+    let opens = build::v4("203.0.113.5", "10.0.0.1").tcp(500, 22).syn();
+    for piece in opens.payload_len(100).fragments(10, 48) {
+        let verdict = world.bytes(Outside, &piece);
+        assert_eq!(verdict, Some(Verdict::Drop(DropReason::NoRule)));
+    }
+}
+
+#[test]
 fn a_fragmented_reply_passes_where_no_rule_would_let_it() {
     let mut world = World::new(UDP);
     world.passes(Outside, &query(), PassReason::Rule);

@@ -7,7 +7,7 @@ use super::{Failure, SocketArguments, print_json};
 use crate::compile::Compiler;
 use crate::control::{Command, Endpoint, ExplainRequest, Explanation, Step, explain, links_of};
 use crate::document::{Source, Style};
-use crate::policy::{self, KnownLinks};
+use crate::policy::{self, KnownLinks, Miss};
 use crate::types::{Generation, protocol};
 
 #[derive(Debug, clap::Args)]
@@ -77,7 +77,7 @@ fn ask_file(path: &Path, request: &ExplainRequest) -> Result<Explanation, Failur
     let links = links_of(&checked.value);
     let links: Vec<&str> = links.iter().map(String::as_str).collect();
     let snapshot = Compiler::new().compile(&checked.value, &links, Generation(1))?;
-    explain(&snapshot, request).map_err(Failure::message)
+    explain(&checked.value, &snapshot, request).map_err(Failure::message)
 }
 
 fn print_text(explanation: &Explanation) -> Result<(), Failure> {
@@ -94,6 +94,7 @@ fn print_text(explanation: &Explanation) -> Result<(), Failure> {
         direction,
         rule,
         detail,
+        nearest_misses,
         ..
     } in steps
     {
@@ -105,6 +106,29 @@ fn print_text(explanation: &Explanation) -> Result<(), Failure> {
             .as_ref()
             .map_or_else(String::new, |rule| format!(" by {rule}"));
         writeln!(out, "  {place}{verdict}{rule}: {detail}")?;
+        write_misses(&mut out, nearest_misses)?;
+    }
+    for note in &explanation.notes {
+        writeln!(out, "  note: {note}")?;
+    }
+    Ok(())
+}
+
+fn write_misses(out: &mut impl Write, misses: &[Miss]) -> io::Result<()> {
+    if !misses.is_empty() {
+        writeln!(out, "    nearest:")?;
+    }
+    for Miss {
+        rule,
+        group,
+        direction,
+        text,
+        differs,
+    } in misses
+    {
+        let differs: Vec<&str> = differs.iter().map(|one| one.detail.as_str()).collect();
+        let differs = differs.join("; ");
+        writeln!(out, "      {rule} `{group}` {direction} {text}: {differs}")?;
     }
     Ok(())
 }

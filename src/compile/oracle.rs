@@ -71,7 +71,8 @@ pub(crate) fn decide<'p>(
     }
 }
 
-fn allows(policy: &Policy, rule: &Rule, question: &Question) -> bool {
+/// Whether a rule allows a packet, whatever its direction.
+pub(super) fn allows(policy: &Policy, rule: &Rule, question: &Question) -> bool {
     let [kind, code] = question.service.to_be_bytes();
     let service = match (rule.service, question.protocol, question.remote.family()) {
         (Service::All, ..) => true,
@@ -98,7 +99,8 @@ fn is_any(policy: &Policy, peer: Peer, family: Family) -> bool {
     !matches!(peer, Peer::Group(_)) && prefixes(policy, peer).iter().any(zero)
 }
 
-fn prefixes(policy: &Policy, peer: Peer) -> Vec<IpNet> {
+/// What a peer holds.
+pub(super) fn prefixes(policy: &Policy, peer: Peer) -> Vec<IpNet> {
     match peer {
         Peer::Cidr4(net) => vec![net.into()],
         Peer::Cidr6(net) => vec![net.into()],

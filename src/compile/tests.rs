@@ -17,6 +17,7 @@ mod chains;
 mod diff;
 mod history;
 mod hostile;
+mod nearest;
 mod semantics;
 mod worlds;
 

@@ -154,8 +154,8 @@ impl Controller {
             Command::Status => answer(&self.status()),
             Command::Apply(request) => answer(&self.apply(&request)?),
             Command::Explain(request) => {
-                let snapshot = self.setup.state.snapshot();
-                answer(&explain(&snapshot, &request).map_err(Refusal::new)?)
+                let (policy, snapshot) = self.setup.state.in_force();
+                answer(&explain(&policy, &snapshot, &request).map_err(Refusal::new)?)
             }
             Command::Flows(request) => {
                 let state = &self.setup.state;

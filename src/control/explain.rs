@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::command::ExplainRequest;
 use super::endpoint::Endpoint;
 use crate::packet::Address;
-use crate::policy::{InterfaceLink, Policy};
+use crate::policy::{Asked, GroupIndex, InterfaceLink, Miss, Policy, nearest_misses};
 use crate::snapshot::{Decision, InterfaceInfo, InterfaceRef, Question, Snapshot};
 use crate::types::{Direction, DropReason, PassReason, Verdict, protocol};
 
@@ -28,6 +28,15 @@ pub struct Step {
     pub reason: String,
     /// The same for people: the rule's content, or what is missing.
     pub detail: String,
+    /// Why it would be refused if all groups were enforced; null where that makes no difference.
+    #[serde(default)]
+    pub would_be: Option<String>,
+    /// The interface's groups that are not enforced, where it passes for that alone.
+    #[serde(default)]
+    pub unenforced_groups: Vec<String>,
+    /// Where no rule allows it: the rules that come nearest, the nearest first.
+    #[serde(default)]
+    pub nearest_misses: Vec<Miss>,
 }
 
 /// The whole answer: the step that decides, and all steps where both ends are registered.
@@ -38,6 +47,9 @@ pub struct Explanation {
     pub decisive: Step,
     /// Egress of the sender, ingress of the receiver; empty unless both are registered.
     pub steps: Vec<Step>,
+    /// What else people should know of these two ends.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Names of the links that a policy's interfaces are behind, for a policy without a gateway: in
@@ -58,15 +70,26 @@ pub fn links_of(policy: &Policy) -> Vec<String> {
     links
 }
 
-/// Asks a snapshot what the first packet of a flow would meet.
+/// Asks a policy, and its compiled form, what the first packet of a flow would meet.
 ///
 /// # Errors
 /// One line where the question is none: mixed families, or no port where the protocol has ports.
-pub fn explain(snapshot: &Snapshot, request: &ExplainRequest) -> Result<Explanation, String> {
+pub fn explain(
+    policy: &Policy,
+    snapshot: &Snapshot,
+    request: &ExplainRequest,
+) -> Result<Explanation, String> {
     let (from, to) = (request.from.address, request.to.address);
     let service = request.check()?;
-    let step = |own: IpAddr, remote: IpAddr, direction: Direction| {
-        let interface = owner(snapshot, own)?;
+    let [sender, receiver] = [from, to].map(|address| owner(snapshot, address));
+    let step = |own: Option<InterfaceRef>, remote: IpAddr, direction: Direction| {
+        let interface = own?;
+        let asked = Asked {
+            direction,
+            remote,
+            protocol: request.protocol,
+            service,
+        };
         let question = Question {
             remote: Address::from(remote),
             protocol: request.protocol,
@@ -74,49 +97,70 @@ pub fn explain(snapshot: &Snapshot, request: &ExplainRequest) -> Result<Explanat
         };
         let info = snapshot.interface(interface)?;
         let decision = snapshot.decide(interface, direction, &question);
-        Some(describe(
-            snapshot,
-            info,
-            direction,
-            decision,
-            &wanted(request, remote, direction),
-        ))
+        let wanted = wanted(request, remote, direction);
+        let step = describe(snapshot, info, direction, decision, &wanted);
+        Some(with_misses(step, policy, info, &asked))
     };
-    let egress = step(from, to, Direction::Egress);
-    let ingress = step(to, from, Direction::Ingress);
-    Ok(match (egress, ingress) {
+    let egress = step(sender, to, Direction::Egress);
+    let ingress = step(receiver, from, Direction::Ingress);
+    let (decisive, steps) = match (egress, ingress) {
         (Some(egress), Some(ingress)) => {
             let decisive = if egress.verdict == "deny" {
                 &egress
             } else {
                 &ingress
             };
-            Explanation {
-                decisive: decisive.clone(),
-                steps: vec![egress, ingress],
-            }
+            (decisive.clone(), vec![egress, ingress])
         }
-        (Some(only), None) | (None, Some(only)) => Explanation {
-            decisive: only,
-            steps: Vec::new(),
-        },
-        (None, None) => Explanation {
-            decisive: unregistered(from, to),
-            steps: Vec::new(),
-        },
+        (Some(only), None) | (None, Some(only)) => (only, Vec::new()),
+        (None, None) => (unregistered(policy, from, to), Vec::new()),
+    };
+    let infos = [sender, receiver].map(|end| end.and_then(|end| snapshot.interface(end)));
+    Ok(Explanation {
+        decisive,
+        steps,
+        notes: same_link(infos, from).into_iter().collect(),
     })
 }
 
 /// The interface that owns an address behind a link: the longest match of any link and VLAN.
+/// Nobody owns a group or the broadcast.
 fn owner(snapshot: &Snapshot, address: IpAddr) -> Option<InterfaceRef> {
-    snapshot
-        .owners_anywhere(Address::from(address))
-        .into_iter()
-        .next()
+    let address = Address::from(address);
+    if address.is_multicast_or_broadcast() {
+        return None;
+    }
+    snapshot.owners_anywhere(address).into_iter().next()
 }
 
-fn unregistered(from: IpAddr, to: IpAddr) -> Step {
+/// Between two hosts behind one link: what the gateway sees of them, and what it cannot be.
+fn same_link(ends: [Option<&InterfaceInfo>; 2], from: IpAddr) -> Option<String> {
+    let [Some(sender), Some(receiver)] = ends else {
+        return None;
+    };
+    (sender.link.is_some() && sender.link == receiver.link).then(|| {
+        format!(
+            "{} and {} are behind the same link: from inside, the sender's egress is judged alone; \
+             a packet that comes in from outside with the source {from} is dropped as spoofed",
+            sender.name, receiver.name
+        )
+    })
+}
+
+/// Neither end is anybody's: says who has one of them all the same, or what is missing.
+fn unregistered(policy: &Policy, from: IpAddr, to: IpAddr) -> Step {
     let verdict = Verdict::Drop(DropReason::Unregistered);
+    let elsewhere = policy.interfaces.iter().find(|interface| {
+        let has = |address| interface.addresses.iter().any(|net| net.contains(&address));
+        interface.link == InterfaceLink::Elsewhere && (has(from) || has(to))
+    });
+    let missing = match elsewhere {
+        Some(interface) => format!(
+            "{} has one of them, but its link is \"none\": it is a member of groups only",
+            interface.name
+        ),
+        None => "an interface of the policy would have to name one of them in its addresses".into(),
+    };
     Step {
         verdict: verdict.name().to_owned(),
         interface: None,
@@ -124,8 +168,28 @@ fn unregistered(from: IpAddr, to: IpAddr) -> Step {
         rule: None,
         group: None,
         reason: verdict.reason().to_owned(),
-        detail: format!("no interface behind a link owns {from} or {to}"),
+        detail: format!("no interface behind a link owns {from} or {to}; {missing}"),
+        would_be: None,
+        unenforced_groups: Vec::new(),
+        nearest_misses: Vec::new(),
     }
+}
+
+/// Adds, where no rule allows the packet, the rules that come nearest.
+fn with_misses(mut step: Step, policy: &Policy, info: &InterfaceInfo, asked: &Asked) -> Step {
+    let mut interfaces = policy.interfaces.iter();
+    if step.rule.is_none()
+        && let Some(interface) = interfaces.find(|interface| interface.id == info.id)
+    {
+        step.nearest_misses = nearest_misses(policy, &interface.groups, asked);
+        let rules = |group: &GroupIndex| policy.group(*group).rules(asked.direction).len();
+        if interface.groups.iter().map(rules).all(|count| count == 0) {
+            let direction = asked.direction.name();
+            step.detail
+                .push_str(&format!(" (there is no {direction} rule at all)"));
+        }
+    }
+    step
 }
 
 impl ExplainRequest {
@@ -225,6 +289,10 @@ fn describe(
         direction.name(),
         groups.join(", ")
     );
+    let unenforced = match decision {
+        Decision::Unenforced => unenforced_groups(interface),
+        Decision::Allow { .. } | Decision::Deny => Vec::new(),
+    };
     let (verdict, rule, detail) = match decision {
         Decision::Allow { rule, untracked } => {
             let reason = if untracked {
@@ -250,7 +318,10 @@ fn describe(
             (Verdict::Pass(reason), rule, detail)
         }
         Decision::Unenforced => {
-            let detail = format!("{missing}, but a group of it is not enforced");
+            let detail = format!(
+                "{missing}; it passes only because {} not enforced",
+                these(&unenforced)
+            );
             (Verdict::Pass(PassReason::Unenforced), None, detail)
         }
         Decision::Deny => (Verdict::Drop(DropReason::NoRule), None, missing),
@@ -263,39 +334,25 @@ fn describe(
         group: rule.map(|rule| rule.group.name.to_string()),
         reason: verdict.reason().to_owned(),
         detail,
+        would_be: (!unenforced.is_empty()).then(|| DropReason::NoRule.name().to_owned()),
+        unenforced_groups: unenforced,
+        nearest_misses: Vec::new(),
     }
+}
+
+/// Names of an interface's groups in audit mode.
+fn unenforced_groups(interface: &InterfaceInfo) -> Vec<String> {
+    let groups = interface.groups.iter().filter(|group| !group.enforce);
+    groups.map(|group| group.name.to_string()).collect()
+}
+
+fn these(groups: &[String]) -> String {
+    let (word, verb) = match groups.len() {
+        1 => ("group", "is"),
+        _ => ("groups", "are"),
+    };
+    format!("{word} `{}` {verb}", groups.join("`, `"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_questions_are_answered() {
-        let check = |from: &str, to: &str, protocol: u8, kind: Option<u8>| {
-            let request = ExplainRequest {
-                from: from.parse().unwrap(),
-                to: to.parse().unwrap(),
-                protocol,
-                kind,
-                code: None,
-            };
-            request.check()
-        };
-        assert_eq!(check("10.0.0.1", "10.0.0.2:80", 6, None), Ok(80));
-        assert_eq!(check("10.0.0.1", "10.0.0.2", 1, None), Ok(0x0800));
-        assert_eq!(check("::1", "::2", 58, Some(129)), Ok(0x8100));
-        assert_eq!(check("::1", "::2", 47, None), Ok(0));
-        for (from, to, protocol, kind, word) in [
-            ("10.0.0.1", "10.0.0.2", 6, None, "10.0.0.2:443"),
-            ("::1", "::2", 17, None, "[::2]:443"),
-            ("::1", "10.0.0.2:80", 6, None, "different families"),
-            ("10.0.0.1", "10.0.0.2:80", 6, Some(8), "--type"),
-            ("10.0.0.1", "10.0.0.2:80", 1, None, "no ports"),
-            ("10.0.0.1", "10.0.0.2", 58, None, "say icmp"),
-        ] {
-            let error = check(from, to, protocol, kind).unwrap_err();
-            assert!(error.contains(word), "{error}");
-        }
-    }
-}
+mod tests;

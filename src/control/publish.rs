@@ -498,6 +498,14 @@ impl PolicyState {
         Arc::clone(lock(&self.current).publisher.current())
     }
 
+    /// Both at one moment.
+    #[must_use]
+    pub fn in_force(&self) -> (Arc<Policy>, Arc<Snapshot>) {
+        let current = lock(&self.current);
+        let snapshot = Arc::clone(current.publisher.current());
+        (Arc::clone(&current.policy), snapshot)
+    }
+
     /// Names of the links, by [`crate::types::LinkId`].
     #[must_use]
     pub fn links(&self) -> &[String] {

@@ -5,6 +5,7 @@ mod diff;
 mod edit;
 mod id;
 mod model;
+mod nearest;
 mod parse;
 mod share;
 
@@ -18,5 +19,6 @@ pub use model::{
     Count, GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, Policy, PortRange, PrefixEntry,
     PrefixList, PrefixListIndex, Rule, SecurityGroup, Service,
 };
+pub use nearest::{Asked, Differing, Field, MISSES_MAX, Miss, nearest_misses};
 pub use parse::{KEYS, KnownLinks, parse, refuse_empty};
 pub use share::share;

@@ -117,6 +117,13 @@ fn explain_answers_in_full(lab: &Lab) {
     assert_eq!(said["verdict"], "allow", "{said}");
     assert_eq!(said["group"], "web", "{said}");
     assert!(said["rule"].as_str().unwrap().starts_with("sgr-"), "{said}");
+    let said = explain(lab, "10.7.0.1:9", "10.7.0.10:82", "tcp");
+    let differs = &said["nearest_misses"][0]["differs"][0];
+    assert_eq!(
+        [&differs["field"], &differs["detail"]],
+        ["port", "port 82 is not in 80-81"],
+        "{said}"
+    );
     let said = explain(lab, "10.9.0.1", "10.9.0.2", "icmp");
     assert_eq!(
         [&said["verdict"], &said["reason"]],

@@ -76,6 +76,16 @@ impl Compiler {
         Self::with_class_keys(CLASS_KEYS_MAX)
     }
 
+    /// One with so few slots that they have to be used again.
+    #[cfg(test)]
+    pub(crate) fn with_slots(rules: u32, interfaces: u32) -> Self {
+        let numbers = Numbers::with_limits(rules, interfaces);
+        Self {
+            numbers,
+            ..Self::new()
+        }
+    }
+
     /// One that gives an address class at most so many keys.
     fn with_class_keys(class_keys_max: usize) -> Self {
         Self {
@@ -185,8 +195,9 @@ impl Compiler {
         }
     }
 
-    /// Slots that left the policy with this generation or an earlier one. Once no worker uses a
-    /// generation before, and no connection holds them, they can be [released](Self::release).
+    /// Slots that left the policy with this generation or an earlier one. Once nobody has a
+    /// snapshot of a generation before, and no connection holds them, they can be
+    /// [released](Self::release).
     #[must_use]
     pub fn left_slots(&self, generation: Generation) -> LeftSlots {
         let rules = self.numbers.rules.left(generation);
@@ -195,6 +206,20 @@ impl Compiler {
             rules: rules.map(RuleSlot).collect(),
             interfaces: interfaces.map(InterfaceSlot).collect(),
         }
+    }
+
+    /// How many slots of rules and interfaces left the policy and were not released yet.
+    #[must_use]
+    pub fn left_count(&self) -> usize {
+        self.numbers.rules.left_count() + self.numbers.interfaces.left_count()
+    }
+
+    /// Nothing ever had these slots, or any beyond.
+    #[must_use]
+    pub fn slot_limits(&self) -> (RuleSlot, InterfaceSlot) {
+        let rules = self.numbers.rules.never_used();
+        let interfaces = self.numbers.interfaces.never_used();
+        (RuleSlot(rules), InterfaceSlot(interfaces))
     }
 
     /// Nobody holds these slots any more: rules and interfaces to come may have them. Slots that

@@ -29,10 +29,16 @@ pub(super) struct Renumbered {
 impl Numbers {
     /// None given yet.
     pub(super) fn new() -> Self {
+        // As many as fit an owner.
+        let interfaces = u32::try_from(INTERFACES_MAX).unwrap_or(u32::MAX);
+        Self::with_limits(u32::MAX, interfaces)
+    }
+
+    /// None given yet, and so many to give.
+    pub(super) fn with_limits(rules: u32, interfaces: u32) -> Self {
         Self {
-            rules: Registry::new(u32::MAX),
-            // As many as fit an owner.
-            interfaces: Registry::new(u32::try_from(INTERFACES_MAX).unwrap_or(u32::MAX)),
+            rules: Registry::new(rules),
+            interfaces: Registry::new(interfaces),
         }
     }
 

@@ -102,6 +102,16 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         Ok(number)
     }
 
+    /// How many numbers left the policy and are not released.
+    pub(super) fn left_count(&self) -> usize {
+        self.left.len()
+    }
+
+    /// The lowest number that nothing ever had.
+    pub(super) fn never_used(&self) -> u32 {
+        self.next
+    }
+
     /// Numbers of what leaves in the change under way.
     pub(super) fn leaving(&self) -> impl Iterator<Item = u32> {
         self.leaving.values().copied()

@@ -55,6 +55,7 @@
     )
 )]
 
+mod census;
 mod challenge;
 mod config;
 mod entry;
@@ -81,6 +82,7 @@ mod traffic;
 mod weed;
 mod window;
 
+pub use census::HeldSlots;
 pub use config::{PerInterface, ShardConfig, TIMEOUT_MAX, TcpPickup, Timeouts};
 pub use flow::{
     Admission, Evicted, FlowClass, FlowHash, FlowHead, FlowIndex, FlowState, FlowView,

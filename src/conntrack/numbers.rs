@@ -1,7 +1,7 @@
 //! Slot numbers of interfaces and rules in 24 bits.
 //!
-//! Slots are 32 bits and never reused, so that they grow for as long as the gateway runs; those
-//! that flows name at one time are few and near each other. The high half of a slot is replaced by
+//! Slots are 32 bits, and used again only when no flow names them; those that flows name at one
+//! time are few and near each other. The high half of a slot is replaced by
 //! the number of a *page*: 255 of them, each counting the flows that name it, so that a page is
 //! free for another high half when its last flow is gone. 16 million slots can be named at a time.
 

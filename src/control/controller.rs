@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::answer::{Answer, LIVE_TIMEOUT, answer, full, refused, texts};
 use super::command::{Applied, ApplyRequest, Command, Refusal};
@@ -228,9 +228,29 @@ impl Controller {
             ..
         } = &self.setup;
         let published = state.publish(policy, origin, intent, exchange.swept(), clock)?;
-        // Who sleeps has connections to end too, where the policy took their address.
-        exchange.wake_all();
+        self.look_after();
         Ok(published)
+    }
+
+    /// What comes after each policy, and holds nobody up.
+    pub(super) fn look_after(&self) {
+        // Who sleeps may have connections to end, where the policy took their address.
+        self.setup.exchange.wake_all();
+        self.return_slots();
+    }
+
+    /// Lets the slots that nobody holds any more be used again.
+    pub(super) fn return_slots(&self) {
+        let ControllerSetup {
+            state,
+            exchange,
+            clock,
+            ..
+        } = &self.setup;
+        state.return_slots(exchange, clock, &mut |slots| {
+            let (rules, interfaces) = (slots.rules.len(), slots.interfaces.len());
+            debug!(rules, interfaces, "slots of former rules are free again");
+        });
     }
 
     fn is_as_saved(&self) -> bool {

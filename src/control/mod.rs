@@ -16,6 +16,7 @@ mod flows;
 mod publish;
 mod rule_changes;
 mod server;
+mod slots;
 mod staging;
 mod status;
 mod version_commands;

@@ -5,17 +5,19 @@
 //! while a change waits for the workers: a worker that is late holds up its own change only.
 
 use std::fmt::Write;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use super::slots::{InUse, SlotReturns};
 use super::versions::{Origin, Pending, Tally, Version, Versions};
 use crate::clock::{MonotonicClock, Tick, unix_time};
-use crate::compile::{CompileError, Compiler};
+use crate::compile::{CompileError, Compiler, LeftSlots};
 use crate::policy::{self, Policy};
 use crate::snapshot::{Publisher, Snapshot, SnapshotStats};
 use crate::sync::Arc;
 use crate::types::{Generation, WorkerId};
+use crate::worker::Exchange;
 
 /// Pause between two looks at the workers' reports: first and longest.
 const POLL_PAUSE_MIN: Duration = Duration::from_micros(10);
@@ -123,6 +125,8 @@ fn have(workers: &[WorkerId]) -> String {
 pub struct PolicyState {
     /// Locked while a change is made, before `current`.
     compiler: Mutex<Compiler>,
+    /// Locked after `compiler`, while slots are given back.
+    slots: Mutex<SlotReturns>,
     current: Mutex<Current>,
     links: Vec<String>,
 }
@@ -131,6 +135,8 @@ pub struct PolicyState {
 struct Current {
     policy: Arc<Policy>,
     publisher: Publisher,
+    /// Former snapshots that somebody may still have, oldest first.
+    former: Vec<Weak<Snapshot>>,
     compile_time: Duration,
     /// The newest is `policy`.
     versions: Versions,
@@ -196,10 +202,12 @@ impl PolicyState {
         let generation = publisher.current().generation();
         Self {
             compiler: Mutex::new(compiler),
+            slots: Mutex::default(),
             current: Mutex::new(Current {
                 versions: Versions::new(generation, Arc::clone(&policy), unix_time()),
                 policy,
                 publisher,
+                former: Vec::new(),
                 compile_time,
             }),
             links,
@@ -371,7 +379,7 @@ impl PolicyState {
         let compile_time = clock.now().since(started);
         let mut current = lock(&self.current);
         let before_generation = generation;
-        let generation = current.publisher.publish(Arc::new(snapshot));
+        let generation = current.publish(snapshot);
         let now = clock.now();
         let at = (now, unix_time());
         current.policy = Arc::clone(&policy);
@@ -449,6 +457,29 @@ impl PolicyState {
         (in_force == generation).then(action)
     }
 
+    /// Gives the slots of rules and interfaces that left the policy and that nobody holds any more
+    /// to those that will come, or finds out which these are; to be called after each change.
+    /// `vacated` is called before with all that lose their owner, while no change can be made:
+    /// here a slot changes hands, and what is kept by slot begins anew.
+    pub fn return_slots(
+        &self,
+        exchange: &Exchange,
+        clock: &MonotonicClock,
+        vacated: &mut dyn FnMut(&LeftSlots),
+    ) {
+        let mut compiler = match self.compiler.try_lock() {
+            Ok(compiler) => compiler,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            // Whoever changes the policy now does it then.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let in_use = lock(&self.current).in_use();
+        let workers = u16::try_from(exchange.workers()).unwrap_or(u16::MAX);
+        let mut ask = |worker, command| exchange.command(worker, command);
+        let (mut slots, now) = (lock(&self.slots), clock.now());
+        slots.step(&mut compiler, workers, in_use, now, &mut ask, vacated);
+    }
+
     /// Compiles a policy as if it came into force next, and publishes nothing.
     ///
     /// # Errors
@@ -514,6 +545,23 @@ impl PolicyState {
 }
 
 impl Current {
+    fn publish(&mut self, snapshot: Snapshot) -> Generation {
+        self.former.retain(|former| former.strong_count() != 0);
+        self.former.push(Arc::downgrade(self.publisher.current()));
+        self.publisher.publish(Arc::new(snapshot))
+    }
+
+    /// The generations of the snapshots that there are.
+    fn in_use(&mut self) -> InUse {
+        self.publisher.retire();
+        let current = self.publisher.current().generation();
+        let oldest = self.former.iter().find_map(Weak::upgrade);
+        InUse {
+            current,
+            oldest: oldest.map_or(current, |oldest| oldest.generation()),
+        }
+    }
+
     /// The policy to go back to.
     fn target(&self, to: Option<Generation>) -> Result<(Arc<Policy>, Generation), RollbackError> {
         if let (None, Some(pending)) = (to, &self.versions.pending) {

@@ -80,8 +80,7 @@ impl Controller {
                 return thread::sleep(RETRY_PAUSE);
             }
         };
-        // Who sleeps may have connections to end, where the policy took their address.
-        exchange.wake_all();
+        self.look_after();
         let (staged, generation) = (pending.generation, published.generation);
         warn!(%staged, %generation, "not confirmed in time: the version before is in force again");
         let changes = policy::changes(&published.before, &pending.before);
@@ -124,7 +123,7 @@ impl Controller {
                         full(&error)
                     ))
                 })?;
-        exchange.wake_all();
+        self.look_after();
         self.deadlines.wake();
         let generation = published.generation;
         let timeout = Duration::from_millis(request.timeout_ms);
@@ -184,6 +183,7 @@ impl Controller {
         let timeouts = changes.iter().map(RuleChange::timeout_ms);
         let timeout = Duration::from_millis(timeouts.max().unwrap_or(0));
         let outcomes = self.rules.make(changes, state, exchange.swept(), clock);
+        self.return_slots();
         let published = |outcome: &Outcome| outcome.as_ref().ok().map(|edited| edited.generation);
         // The workers take the generations up in their order.
         let late = outcomes.iter().filter_map(published).max().map(|last| {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::Tick;
 use crate::compile::Compiler;
-use crate::conntrack::{PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
+use crate::conntrack::{HeldSlots, PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
 use crate::document::Source;
 use crate::packet::build::{self, FrameBuilder};
 use crate::policy::{self, KnownLinks};

@@ -49,7 +49,8 @@ impl WorkerId {
 
 /// Number of an interface while it stays in the policy. An interface that leaves and comes back has
 /// another one, so that a flow of the old one cannot be taken for the new one's; a number is used
-/// again only once nobody holds it any more.
+/// again only once no flow, no worker and no snapshot has it any more (`crate::control`'s slots.rs
+/// says how that is known, and where a number changes hands).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceSlot(pub u32);
 

@@ -3,6 +3,7 @@
 
 use crossbeam::channel::Sender;
 
+use super::census::{Census, CensusTask};
 use crate::clock::Tick;
 use crate::conntrack::{FlowView, Shard};
 use crate::packet::FlowKey;
@@ -22,6 +23,8 @@ pub enum WorkerCommand {
     /// End these flows, the first [`FLOW_ENDS_MAX`] at most, and send back the keys of those
     /// that were there to be ended, in the same order.
     End(Vec<FlowKey>, Sender<Vec<FlowKey>>),
+    /// Find out what all flows name, some slots a turn, and send it back.
+    Census(Box<Census>, Sender<Box<Census>>),
 }
 
 /// A page of a worker's live flows.
@@ -50,7 +53,7 @@ impl FlowPage {
 }
 
 impl WorkerCommand {
-    pub(super) fn execute(self, shard: &mut Shard, now: Tick) {
+    pub(super) fn execute(self, shard: &mut Shard, task: &mut CensusTask, now: Tick) {
         match self {
             Self::Flows(mut page, reply) => {
                 let mut cursor = Some(page.cursor);
@@ -82,6 +85,7 @@ impl WorkerCommand {
                 });
                 let _gone = reply.try_send(keys);
             }
+            Self::Census(census, reply) => task.begin(census, reply),
         }
     }
 }

@@ -21,6 +21,7 @@
     )
 )]
 
+mod census;
 mod chunks;
 mod commands;
 mod departures;
@@ -33,6 +34,7 @@ mod run;
 mod tests;
 mod turn;
 
+pub use census::Census;
 pub use chunks::ChunkHomes;
 pub use commands::{FLOW_ENDS_MAX, FLOW_PAGE_ROWS, FlowPage, WorkerCommand};
 pub use exchange::{Exchange, INBOX_FRAMES};

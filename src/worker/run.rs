@@ -109,7 +109,8 @@ where
         let handled = worker.turn(now);
         let answered = worker.answer_commands(now);
         let swept = worker.end_departed(now);
-        let worked = handled > 0 || answered > 0 || swept;
+        let counted = worker.take_census(now);
+        let worked = handled > 0 || answered > 0 || swept || counted;
         let before = now;
         now = clock.now();
         let tally = &mut worker.lanes.tally;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::Tick;
 use crate::compile::Compiler;
-use crate::conntrack::{PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
+use crate::conntrack::{HeldSlots, PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
 use crate::document::Source;
 use crate::packet::build;
 use crate::pipeline::{LinkRules, PipelineConfig, Steering};
@@ -12,7 +12,7 @@ use crate::port::{ChunkAddr, MemoryFrames, MemoryPort};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::sync::Arc;
 use crate::telemetry::CounterView;
-use crate::types::{DropReason, Generation, LinkId, PortSide, WorkerId};
+use crate::types::{DropReason, Generation, InterfaceSlot, LinkId, PortSide, RuleSlot, WorkerId};
 
 const CHUNK_SIZE: u32 = 256;
 const LINK: LinkId = LinkId(0);
@@ -382,6 +382,41 @@ fn connections_of_an_interface_that_left_end_without_a_packet_a_few_slots_a_turn
     }
     assert_eq!(left, [172, 44, 0], "so many slots a turn, and not one more");
     assert!(!rig.workers[0].end_departed(now));
+}
+
+#[test]
+fn what_the_flows_name_is_told_when_asked_for_after_a_walk_of_a_few_slots_a_turn() {
+    let frames = datagrams(300);
+    let len = u32::try_from(frames[0].len()).unwrap();
+    let shape = Shape {
+        workers: 1,
+        with_queues: 1,
+        chunks: 512,
+        inbox_frames: 64,
+        transmit_max: 512,
+    };
+    let mut rig = rig(&shape, &frames);
+    rig.arrive(0, 300, len);
+    rig.settle();
+    let now = Tick::from_seconds(1);
+    assert!(!rig.workers[0].take_census(now), "nobody asks");
+    let held = HeldSlots::new(RuleSlot(64), InterfaceSlot(64));
+    let census = Box::new(Census::new(Generation(1), held));
+    let (reply, answer) = crossbeam::channel::bounded(1);
+    let asked = WorkerCommand::Census(census, reply);
+    rig.exchange.command(WorkerId(0), asked).unwrap();
+    rig.workers[0].answer_commands(now);
+    let turns = std::iter::repeat_with(|| rig.workers[0].take_census(now));
+    assert_eq!(turns.take_while(|worked| *worked).count(), 3);
+    let census = answer.try_recv().unwrap();
+    let (held, finished) = census.found().unwrap();
+    assert_eq!(finished, now);
+    let snapshot = rig.publisher.current();
+    let (interface, _) = snapshot.interfaces().next().unwrap();
+    let named = (0..64).filter(|slot| held.has_interface(InterfaceSlot(*slot)));
+    assert_eq!(named.collect::<Vec<_>>(), [interface.slot().0]);
+    let rules = (0..64).filter(|slot| held.has_rule(RuleSlot(*slot)));
+    assert_eq!(rules.count(), 1);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One turn of the loop: inhale, judge, exhale.
 
+use super::census::CensusTask;
 use super::departures::Departures;
 use super::exchange::Errand;
 use super::lanes::{Held, INBOX_BURSTS_PER_TURN_MAX, Lanes};
@@ -46,6 +47,7 @@ pub struct Worker<P, M> {
     held: Vec<Held>,
     flows: Vec<FragmentedFlow>,
     departures: Departures,
+    census: CensusTask,
     /// The generation whose limits the shard keeps.
     limits_of: Generation,
 }
@@ -76,6 +78,7 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
             held: Vec::with_capacity(BATCH_MAX),
             flows: Vec::with_capacity(BATCH_MAX),
             departures: Departures::default(),
+            census: CensusTask::default(),
             limits_of: Generation::default(),
         }
     }
@@ -139,7 +142,7 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
         let Some(command) = inbox.commands.pop() else {
             return 0;
         };
-        command.execute(&mut self.shard, now);
+        command.execute(&mut self.shard, &mut self.census, now);
         1
     }
 
@@ -148,6 +151,13 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
     pub fn end_departed(&mut self, now: Tick) -> bool {
         let snapshot = self.reader.load();
         self.departures.step(&mut self.shard, snapshot, now)
+    }
+
+    /// Finds out what its flows name, where the control side asks for it, a few slots of the table
+    /// at a time; whether there was anything to do.
+    pub fn take_census(&mut self, now: Tick) -> bool {
+        let used = self.reader.load().generation();
+        self.census.step(&self.shard, used, now)
     }
 
     /// The generation up to which it has ended every connection that lost its address.

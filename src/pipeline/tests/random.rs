@@ -194,9 +194,29 @@ impl RandomWorld {
         self.snapshot = snapshot;
         self.oracle.apply(policy, generation);
         self.is_weeded = false;
+        // Not the world's draws: stories tell those.
+        if Random(generation.0).one_in(2) {
+            self.return_slots();
+        }
         if self.random.one_in(2) {
             self.weed();
         }
+    }
+
+    /// Lets others have the slots that no flow names: who is named must not be taken for them.
+    fn return_slots(&mut self) {
+        let (rules, interfaces) = self.compiler.slot_limits();
+        let mut held = HeldSlots::new(rules, interfaces);
+        for shard in &self.shards {
+            let mut cursor = Some(0);
+            while let Some(from) = cursor {
+                cursor = shard.mark_held(from, 3, &mut held);
+            }
+        }
+        let mut left = self.compiler.left_slots(self.snapshot.generation());
+        left.rules.retain(|slot| !held.has_rule(*slot));
+        left.interfaces.retain(|slot| !held.has_interface(*slot));
+        self.compiler.release(&left);
     }
 
     /// One interface is another for no longer than it takes to publish two policies.

@@ -9,12 +9,15 @@
 //! gateway. `write` is making the frames alone: subtract
 //! it. `floor` is the harness's floor (support/floor.rs), `write` included.
 //!
+//! `-- --bars` prints a new flow beside the floor and stage by stage, from rounds that alternate;
+//! `-- --profile BURSTS` runs so many bursts on the full table for a profiler.
 //! `PORTCULLIS_BENCH_FLOWS=8000000` sets the table's size (default a million).
 #![expect(
     clippy::expect_used,
     clippy::cast_possible_truncation,
     clippy::print_stdout,
-    reason = "a benchmark may end, and prints"
+    clippy::disallowed_methods,
+    reason = "a benchmark may end, print, and read the clock"
 )]
 
 #[path = "support/floor.rs"]
@@ -22,8 +25,9 @@ mod floor;
 mod support;
 
 use std::hint::black_box;
+use std::time::Instant;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use floor::{Floor, WORDS_V4};
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
@@ -48,6 +52,14 @@ const DRAWS: usize = 1 << 17;
 const SOURCE_PORT: usize = 34;
 /// How long a flow lives that nobody answers: SYN and UDP alike.
 const TIMEOUT_NS: u64 = 30_000_000_000;
+
+/// What a burst goes through.
+const STAGES: [&str; 4] = ["parse, hash", "judge, insert", "fates", "expire"];
+/// Rounds of `--bars`.
+const ROUNDS: usize = 1000;
+/// Bursts of each row in a round: so few that they are mostly done before the core is lent to
+/// somebody else.
+const SLICE: usize = 32;
 
 /// Bytes of the benchmark's frames.
 const FRAME_BYTES: usize = 60;
@@ -184,6 +196,11 @@ impl World {
 
     /// Judges the burst; returns how many a rule let in.
     fn run(&mut self) -> usize {
+        self.run_in_stages(|_| ())
+    }
+
+    /// The same; `is_done` is told of the end of each stage of [`STAGES`].
+    fn run_in_stages(&mut self, mut is_done: impl FnMut(usize)) -> usize {
         self.now = Tick(self.now.0 + self.step_ns);
         self.batch.clear();
         let place = Place {
@@ -199,33 +216,100 @@ impl World {
             self.batch
                 .push(frame, arrival, &place, &self.shard, Origin::Queue);
         }
+        is_done(0);
         self.batch
             .run(&place, &mut self.shard, &self.snapshot, self.now);
+        is_done(1);
         let by_rule = Verdict::Pass(PassReason::Rule);
         let is_new =
             |fate: &Fate| matches!(fate, Fate::Judged(outcome) if outcome.verdict == by_rule);
         let passed = self.batch.fates().filter(is_new).count();
+        is_done(2);
         self.shard.expire(self.now);
+        is_done(3);
         passed
     }
+}
+
+/// Makes a burst's frames and judges them. A function of its own for profilers.
+#[inline(never)]
+fn turn(world: &mut World) -> usize {
+    world.write();
+    world.run()
+}
+
+/// A world whose table is as full as it stays.
+fn full_world(flows: u32) -> World {
+    let mut world = World::new(flows);
+    for _ in 0..2 * world.shard.capacity() as usize / BATCH_MAX {
+        turn(&mut world);
+    }
+    world
+}
+
+fn flow_count() -> u32 {
+    let flows = std::env::var("PORTCULLIS_BENCH_FLOWS").ok();
+    flows
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1_000_000)
+}
+
+/// Prints ns a flow, median and middle half of the rounds, what writing the frames costs
+/// subtracted; the stages are those of [`World::run_in_stages`], with the clock read after each.
+fn bars() {
+    let mut world = full_world(flow_count());
+    let mut floor = Floor::new(flow_count());
+    let mut rows: [Vec<f64>; STAGES.len() + 2] = Default::default();
+    let [floors, wholes, stages @ ..] = &mut rows;
+    for _ in 0..ROUNDS {
+        let per_flow = |ns: u128| ns as f64 / (SLICE * BATCH_MAX) as f64;
+        let timed = |world: &mut World, body: &mut dyn FnMut(&mut World)| {
+            let start = Instant::now();
+            for _ in 0..SLICE {
+                world.write();
+                body(world);
+            }
+            per_flow(start.elapsed().as_nanos())
+        };
+        let write = timed(&mut world, &mut |world| _ = black_box(&mut world.frames));
+        let mut floor = |world: &mut World| {
+            floor.run(WORDS_V4, world.frames.iter().map(|frame| &frame[..]));
+        };
+        floors.push(timed(&mut world, &mut floor) - write);
+        let run = &mut |world: &mut World| _ = black_box(world.run());
+        wholes.push(timed(&mut world, run) - write);
+        let mut sums = [0; STAGES.len()];
+        for _ in 0..SLICE {
+            world.write();
+            let mut last = Instant::now();
+            let passed = world.run_in_stages(|stage| {
+                let now = Instant::now();
+                sums[stage] += (now - last).as_nanos();
+                last = now;
+            });
+            black_box(passed);
+        }
+        for (sum, stage) in sums.iter().zip(&mut *stages) {
+            stage.push(per_flow(*sum));
+        }
+    }
+    let names = ["floor", "new flow, whole"].into_iter().chain(STAGES);
+    let medians = names.zip(&mut rows).map(|(name, row)| {
+        row.sort_by(f64::total_cmp);
+        let [low, median, high] = [1, 2, 3].map(|quarter| row[row.len() * quarter / 4]);
+        println!("{name:16} {median:6.1} ({low:.1}–{high:.1}) ns");
+        median
+    });
+    let medians: Vec<f64> = medians.collect();
+    println!("new flow/floor   {:6.2}", medians[1] / medians[0]);
 }
 
 fn new_flows(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pipeline/new");
     group.throughput(Throughput::Elements(BATCH_MAX as u64));
-    let flows = std::env::var("PORTCULLIS_BENCH_FLOWS").ok();
-    let flows: u32 = flows
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1_000_000);
     let is_test = std::env::args().any(|argument| argument == "--test");
-    let mut world = World::new(if is_test { 10_000 } else { flows });
-    let turn = |world: &mut World| {
-        world.write();
-        world.run()
-    };
-    for _ in 0..2 * world.shard.capacity() as usize / BATCH_MAX {
-        turn(&mut world);
-    }
+    let flows = if is_test { 10_000 } else { flow_count() };
+    let mut world = full_world(flows);
     let before = world.shard.stats();
     let mut passed = 0;
     group.bench_function(BenchmarkId::new("burst", flows), |bencher| {
@@ -262,4 +346,21 @@ criterion_group! {
     config = Criterion::default();
     targets = new_flows
 }
-criterion_main!(benches);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let after = |flag: &str| {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        Some(arguments.get(at + 1).map_or("", String::as_str))
+    };
+    if after("--bars").is_some() {
+        return bars();
+    }
+    if let Some(bursts) = after("--profile") {
+        let mut world = full_world(flow_count());
+        let bursts: usize = bursts.parse().expect("a number of bursts");
+        return (0..bursts).for_each(|_| _ = black_box(turn(&mut world)));
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -1,14 +1,18 @@
 //! `portcullis check FILE…`: validates gateway and policy files.
 //!
 //! What a file is shows in its content, since people name files as they like. A gateway file brings
-//! the policy that it names along, which then is checked against the links that there are.
+//! the policy that it names along, which then is checked against the links that there are. A policy
+//! is compiled too: what a gateway would refuse for its size is refused here in the same words.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::compile::Compiler;
 use crate::config::{self, Config};
+use crate::control::links_of;
 use crate::document::{self, Diagnostic, Diagnostics, Report, Source, Style};
 use crate::policy::{self, KnownLinks, Policy};
+use crate::types::Generation;
 
 /// Whether all files were good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +117,9 @@ fn check_policy(
     match policy::parse(source, links) {
         Ok(checked) => {
             write_report(&checked.warnings, style, out)?;
+            if let Err(report) = compile(source, &checked.value, links, Compiler::new()) {
+                return bad(&report, style, out);
+            }
             write_report(&warn_of_empty(source, &checked.value), style, out)?;
             writeln!(
                 out,
@@ -123,6 +130,27 @@ fn check_policy(
             Ok(Outcome::Good)
         }
         Err(report) => bad(&report, style, out),
+    }
+}
+
+/// Compiles a policy for these links, or for those that it names.
+fn compile(
+    source: &Source,
+    policy: &Policy,
+    links: KnownLinks<'_>,
+    mut compiler: Compiler,
+) -> Result<(), Report> {
+    let links = match links {
+        KnownLinks::Names(names) => names.to_vec(),
+        KnownLinks::Unknown => links_of(policy),
+    };
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    match compiler.compile(policy, &links, Generation(1)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Report::new(
+            source,
+            vec![Diagnostic::error(error.to_string())],
+        )),
     }
 }
 
@@ -209,6 +237,11 @@ fn bad(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<Outcome
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::MonotonicClock;
+    use crate::compile::sample::worst;
+    use crate::control::{Intent, Origin, PolicyState};
+    use crate::snapshot::Publisher;
+    use crate::sync::Arc;
 
     /// A folder of its own, removed at the end.
     struct Folder(PathBuf);
@@ -359,6 +392,67 @@ mod tests {
             let (outcome, out) = check_files(&folder, &[file]);
             assert_eq!(outcome, Outcome::Bad, "{text}");
             assert!(out.contains(part), "{text}\n{out}");
+        }
+    }
+
+    /// A document of the first rules of a policy's first group, on one interface.
+    fn document(policy: &Policy) -> String {
+        use crate::policy::{Peer, Service};
+        use std::fmt::Write;
+
+        let mut text = "[interfaces.i]\naddresses = \"10.0.0.9\"\ngroups = [\"g\"]\n\
+                        [security_groups.g]\ndescription = \"d\"\negress = []\ningress = [\n"
+            .to_owned();
+        for rule in policy.groups[0].ingress.iter().take(1_000) {
+            let net = match rule.peer {
+                Peer::Cidr4(net) => net.to_string(),
+                Peer::Cidr6(net) => net.to_string(),
+                _ => panic!("no prefix"),
+            };
+            let Service::Tcp(ports) = rule.service else {
+                panic!("no ports");
+            };
+            let ports = format!("{}-{}", ports.from, ports.to);
+            writeln!(
+                text,
+                "{{ protocol = \"tcp\", ports = \"{ports}\", from = \"{net}\" }},"
+            )
+            .unwrap();
+        }
+        text + "]\n"
+    }
+
+    #[test]
+    fn what_a_gateway_refuses_for_its_size_is_refused_in_the_same_words() {
+        let folder = Folder::new("size");
+        for (name, policy) in [
+            ("distinct", worst::all_distinct(1_000)),
+            ("overlapping", worst::overlapping(1_000)),
+            ("deepest", worst::deepest(2, 4)),
+            ("every-port", worst::every_port()),
+        ] {
+            let file = folder.write(&format!("{name}.toml"), &document(&policy));
+            let (outcome, out) = check_files(&folder, std::slice::from_ref(&file));
+            assert_eq!(outcome, Outcome::Good, "{out}");
+            let source = Source::read(&file).unwrap();
+            let policy = policy::parse(&source, KnownLinks::Unknown).unwrap().value;
+            let small = || Compiler::with_bytes(20_000);
+            let refused = compile(&source, &policy, KnownLinks::Unknown, small());
+            let refused = refused.unwrap_err().render(Style::Plain);
+            let mut compiler = small();
+            let empty = compiler.compile(&Policy::default(), &["link"], Generation(1));
+            let (publisher, _) = Publisher::new(Arc::new(empty.unwrap()), 0);
+            let clock = MonotonicClock::start();
+            let links = vec!["link".to_owned()];
+            let time = std::time::Duration::ZERO;
+            let state = PolicyState::new(Policy::default(), compiler, publisher, links, time);
+            let (origin, intent) = (Origin::File, Intent::Change);
+            let published = state.publish(policy, origin, intent, Generation(0), &clock);
+            let words = published.unwrap_err().to_string();
+            assert_eq!(refused, format!("{}: error: {words}\n", source.name()));
+            let reason = "the compiled policy would take over 20000 bytes, most of them for its ";
+            assert!(words.starts_with(reason), "{words}");
+            assert_eq!(state.snapshot().generation(), Generation(1));
         }
     }
 

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::error::{CompileError, TABLE_BYTES_MAX};
+use super::error::{Bounds, CompileError, Part};
 use super::peers::PeerId;
 use super::prefixes::Values;
 use crate::snapshot::classes::{CLASS_KEYS_MAX, ClassKeys, NO_KEY, NO_KEYS};
@@ -15,6 +15,10 @@ use crate::sync::Arc;
 
 /// Keys from here up stand for several peers of a class together; below are the peers.
 const WIDE_KEYS_FIRST: u32 = 1 << 31;
+
+/// About what a class takes in the maps that find it, and a key in a set of keys.
+const IN_MAP_BYTES: usize = 64;
+const IN_SET_BYTES: usize = 16;
 
 /// Number of a class: the value of an address.
 type ClassId = u32;
@@ -53,18 +57,20 @@ pub(super) struct ClassSets {
     wide: WideKeys,
     /// How many rules name each peer.
     weights: Vec<u32>,
-    keys_max: usize,
+    bounds: Bounds,
+    /// What all classes take.
+    bytes: usize,
 }
 
 impl Default for ClassSets {
     fn default() -> Self {
-        Self::new(CLASS_KEYS_MAX)
+        Self::new(Bounds::default())
     }
 }
 
 impl ClassSets {
-    /// The class without peers alone; at most so many peers have a key each.
-    pub(super) fn new(keys_max: usize) -> Self {
+    /// The class without peers alone.
+    pub(super) fn new(bounds: Bounds) -> Self {
         let nobody: Arc<[PeerId]> = Arc::from([]);
         let mut table = Paged::default();
         table.set(0, NO_KEYS, &NO_KEYS);
@@ -80,7 +86,11 @@ impl ClassSets {
                 ..WideKeys::default()
             },
             weights: Vec::new(),
-            keys_max: keys_max.min(CLASS_KEYS_MAX),
+            bounds: Bounds {
+                class_keys: bounds.class_keys.min(CLASS_KEYS_MAX),
+                ..bounds
+            },
+            bytes: 0,
         }
     }
 
@@ -112,6 +122,7 @@ impl ClassSets {
                 continue;
             }
             let class = std::mem::replace(class, Class::of(Arc::from([]), None));
+            self.bytes -= class_bytes(class.peers.len(), self.bounds.class_keys);
             if let Some(key) = class.wide {
                 self.wide.remove(key);
             }
@@ -131,18 +142,22 @@ impl ClassSets {
         }
         let id = match self.free.pop() {
             Some(id) => id,
-            None => small(self.classes.len())?,
+            None => small(self.classes.len()).ok_or(self.bounds.exceeded(Part::Addresses))?,
         };
+        self.bytes += class_bytes(peers.len(), self.bounds.class_keys);
+        if self.bytes > self.bounds.bytes {
+            return Err(self.bounds.exceeded(Part::Addresses));
+        }
         let mut keys = NO_KEYS;
         let mut wide = None;
-        if peers.len() <= self.keys_max {
+        if peers.len() <= self.bounds.class_keys {
             keys[..peers.len()].copy_from_slice(&peers);
         } else {
             // The fewest rules are merged: what many rules name is not copied for each class.
             let weight = |peer: &PeerId| self.weights.get(*peer as usize).copied();
             let mut by_weight = peers.clone();
             by_weight.sort_by_key(|peer| Reverse(weight(peer)));
-            let own = self.keys_max.saturating_sub(1);
+            let own = self.bounds.class_keys.saturating_sub(1);
             keys[..own].copy_from_slice(&by_weight[..own]);
             let key = self.wide.add(&by_weight[own..])?;
             keys[own] = key;
@@ -249,12 +264,17 @@ impl WideKeys {
     }
 }
 
+/// About what a class of so many peers takes, here and in the table.
+fn class_bytes(peers: usize, keys_max: usize) -> usize {
+    // A key for several peers is in a set of each of them.
+    let together = peers.checked_sub(keys_max).map_or(0, |more| more + 1);
+    let own = size_of::<Class>() + size_of::<ClassKeys>() + IN_MAP_BYTES;
+    own + peers * size_of::<PeerId>() + together * (size_of::<PeerId>() + IN_SET_BYTES)
+}
+
 /// A number that has to fit 32 bits.
-fn small(number: usize) -> Result<u32, CompileError> {
+fn small(number: usize) -> Option<u32> {
     u32::try_from(number)
         .ok()
         .filter(|number| *number < u32::MAX)
-        .ok_or(CompileError::TooLarge {
-            limit: TABLE_BYTES_MAX,
-        })
 }

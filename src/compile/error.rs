@@ -1,11 +1,53 @@
 //! Why a policy cannot be compiled, and how large one may be.
 
+use std::fmt;
+
+use crate::snapshot::classes::CLASS_KEYS_MAX;
 use crate::types::{InterfaceId, LinkId, RuleId};
 
 /// Most rules of one policy.
 pub const RULES_MAX: usize = 1 << 22;
-/// Most bytes that the tables of one snapshot take, names not counted.
+/// Most bytes that one snapshot takes, and most that the compiler keeps of its address classes.
 pub const TABLE_BYTES_MAX: usize = 2 << 30;
+
+/// How large the compiled form may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Keys of one address class.
+    pub(super) class_keys: usize,
+    /// Bytes of all tables and names.
+    pub(super) bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            class_keys: CLASS_KEYS_MAX,
+            bytes: TABLE_BYTES_MAX,
+        }
+    }
+}
+
+/// What takes memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The programs of groups.
+    Rules,
+    /// The classes of addresses, and their owners.
+    Addresses,
+    /// Names of rules and interfaces.
+    Names,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rules => "rules",
+            Self::Addresses => "prefixes, which take memory by how many enclose each",
+            Self::Names => "names of rules and interfaces",
+        })
+    }
+}
 
 /// Why a policy cannot be compiled for this gateway.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,10 +119,12 @@ pub enum CompileError {
         limit: usize,
     },
     /// The tables together would take more memory than a snapshot may.
-    #[error("the tables take over {limit} bytes")]
+    #[error("the compiled policy would take over {limit} bytes, most of them for its {most}")]
     TooLarge {
         /// Most that are possible.
         limit: usize,
+        /// What takes most of them.
+        most: Part,
     },
     /// So many rules and interfaces came and went, and are still held by connections, that their
     /// numbers are used up.
@@ -88,14 +132,23 @@ pub enum CompileError {
     SlotsExhausted,
 }
 
-impl CompileError {
-    /// Refuses tables that take more than [`TABLE_BYTES_MAX`].
-    pub(super) fn check_bytes(bytes: usize) -> Result<(), Self> {
-        match bytes {
-            0..=TABLE_BYTES_MAX => Ok(()),
-            _ => Err(Self::TooLarge {
-                limit: TABLE_BYTES_MAX,
-            }),
+impl Bounds {
+    /// Refuses a snapshot whose parts take too much together; returns what they take.
+    pub(super) fn check(self, parts: [(Part, usize); 3]) -> Result<usize, CompileError> {
+        let sizes = parts.iter().map(|(_, bytes)| *bytes);
+        let bytes = sizes.fold(0, usize::saturating_add);
+        let largest = parts.into_iter().max_by_key(|(_, bytes)| *bytes);
+        match largest.filter(|_| bytes > self.bytes) {
+            Some((most, _)) => Err(self.exceeded(most)),
+            None => Ok(bytes),
+        }
+    }
+
+    /// That a part alone takes too much.
+    pub(super) fn exceeded(self, most: Part) -> CompileError {
+        CompileError::TooLarge {
+            limit: self.bytes,
+            most,
         }
     }
 }

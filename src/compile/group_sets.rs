@@ -7,7 +7,7 @@
 
 use hashbrown::{HashMap, HashSet};
 
-use super::error::{CompileError, TABLE_BYTES_MAX};
+use super::error::{self, Bounds, CompileError};
 use super::groups::GroupState;
 use super::peers::{GroupNo, Peers};
 use super::programs;
@@ -139,6 +139,7 @@ impl GroupSets {
         &mut self,
         groups: &Slab<GroupState>,
         peers: &Peers,
+        bounds: Bounds,
     ) -> Result<(), CompileError> {
         let mut loose = Vec::new();
         for number in std::mem::take(&mut self.unsettled) {
@@ -153,7 +154,7 @@ impl GroupSets {
         }
         for (number, directions) in std::mem::take(&mut self.stale) {
             if self.parts.find(number).is_some() {
-                self.remake(number, directions, groups, peers)?;
+                self.remake(number, directions, groups, peers, bounds)?;
             }
         }
         for number in std::mem::take(&mut self.unwritten) {
@@ -267,6 +268,7 @@ impl GroupSets {
         directions: [bool; 2],
         groups: &Slab<GroupState>,
         peers: &Peers,
+        bounds: Bounds,
     ) -> Result<(), CompileError> {
         let part = self.parts.at_mut(number);
         self.program_bytes -= bytes(&part.programs);
@@ -287,8 +289,9 @@ impl GroupSets {
                     &merged
                 }
             };
-            let bytes_max = TABLE_BYTES_MAX.saturating_sub(self.program_bytes);
-            let (program, open) = programs::build(rules, peers, bytes_max)?;
+            let room = bounds.bytes.saturating_sub(self.program_bytes);
+            let built = programs::build(rules, peers, room);
+            let (program, open) = built.ok_or(bounds.exceeded(error::Part::Rules))?;
             part.programs[direction as usize] = program;
             part.open[direction as usize] = open;
         }

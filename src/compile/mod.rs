@@ -29,14 +29,14 @@ mod slab;
 mod steps;
 mod world;
 
-pub use error::{CompileError, RULES_MAX, TABLE_BYTES_MAX};
+pub use error::{CompileError, Part, RULES_MAX, TABLE_BYTES_MAX};
 
+use self::error::Bounds;
 use self::history::History;
 use self::numbering::Numbers;
 use self::world::World;
 use crate::policy::Policy;
 use crate::snapshot::Snapshot;
-use crate::snapshot::classes::CLASS_KEYS_MAX;
 use crate::snapshot::owners::Owners;
 use crate::sync::Arc;
 use crate::types::{Generation, InterfaceSlot, LinkId, RuleSlot};
@@ -51,7 +51,7 @@ pub struct Compiler {
     history: Option<History>,
     /// Changes of owners up to here concern no connection any more.
     swept: Generation,
-    class_keys_max: usize,
+    bounds: Bounds,
 }
 
 /// Slots of rules and interfaces that left the policy, and that nothing else has yet.
@@ -73,7 +73,7 @@ impl Compiler {
     /// A compiler that has seen no policy.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_class_keys(CLASS_KEYS_MAX)
+        Self::with_bounds(Bounds::default())
     }
 
     /// One with so few slots that they have to be used again.
@@ -86,14 +86,31 @@ impl Compiler {
         }
     }
 
+    /// One whose compiled form may take so many bytes.
+    #[cfg(test)]
+    pub(crate) fn with_bytes(bytes: usize) -> Self {
+        Self::with_bounds(Bounds {
+            bytes,
+            ..Bounds::default()
+        })
+    }
+
     /// One that gives an address class at most so many keys.
-    fn with_class_keys(class_keys_max: usize) -> Self {
+    #[cfg(test)]
+    fn with_class_keys(class_keys: usize) -> Self {
+        Self::with_bounds(Bounds {
+            class_keys,
+            ..Bounds::default()
+        })
+    }
+
+    fn with_bounds(bounds: Bounds) -> Self {
         Self {
             numbers: Numbers::new(),
-            world: World::new(class_keys_max, &[]),
+            world: World::new(bounds, &[]),
             history: None,
             swept: Generation::default(),
-            class_keys_max,
+            bounds,
         }
     }
 
@@ -127,7 +144,7 @@ impl Compiler {
         let links = self.world.before().links.iter().map(|name| &**name);
         if !links.eq(link_names.iter().copied()) {
             // A gateway's links stay while it runs.
-            let world = World::new(self.class_keys_max, link_names);
+            let world = World::new(self.bounds, link_names);
             let before = std::mem::replace(&mut self.world, world);
             return self
                 .change(policy, link_names, generation)
@@ -170,7 +187,7 @@ impl Compiler {
         let policy = self.world.before().policy();
         let links = self.world.before().links.clone();
         let links: Vec<&str> = links.iter().map(|name| &**name).collect();
-        self.world = World::new(self.class_keys_max, &links);
+        self.world = World::new(self.bounds, &links);
         if policy == Policy::default() {
             return;
         }
@@ -190,7 +207,7 @@ impl Compiler {
             // It was compiled before. If it cannot be again, the next policy begins anew.
             Err(_) => {
                 self.numbers.abandon();
-                self.world = World::new(self.class_keys_max, &links);
+                self.world = World::new(self.bounds, &links);
             }
         }
     }

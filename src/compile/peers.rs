@@ -4,7 +4,7 @@ use hashbrown::{HashMap, HashSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::class_sets::{ClassSets, WideKeys};
-use super::error::CompileError;
+use super::error::{Bounds, CompileError};
 use super::prefixes::BothPrefixes;
 use crate::packet::Family;
 use crate::snapshot::classes::AddressClasses;
@@ -74,8 +74,8 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// None; a class of more than `keys_max` peers gets a key of its own.
-    pub(super) fn new(keys_max: usize) -> Self {
+    /// None; a class of more peers than it may have keys gets a key of its own.
+    pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             ids: HashMap::new(),
             states: Vec::new(),
@@ -84,7 +84,7 @@ impl Peers {
             touched: HashSet::new(),
             prefixes: BothPrefixes::default(),
             classes: AddressClasses::empty(),
-            sets: ClassSets::new(keys_max),
+            sets: ClassSets::new(bounds),
         }
     }
 

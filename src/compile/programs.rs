@@ -1,6 +1,5 @@
 //! The rules of some groups to a [`Program`].
 
-use super::error::{CompileError, TABLE_BYTES_MAX};
 use super::peers::{PeerId, Peers};
 use super::steps::{Claim, StepBuilder};
 use crate::packet::Family;
@@ -22,13 +21,13 @@ pub(super) struct NumberedRule {
     pub(super) slot: RuleSlot,
 }
 
-/// The program of these rules, in their order of precedence, which takes at most so many bytes,
-/// and what it opens for any address on all ports.
+/// The program of these rules, in their order of precedence, and what it opens for any address on
+/// all ports; `None` if it would take more than so many bytes.
 pub(super) fn build(
     rules: &[NumberedRule],
     peers: &Peers,
     bytes_max: usize,
-) -> Result<(Program, OpenTransports), CompileError> {
+) -> Option<(Program, OpenTransports)> {
     let mut runs = Runs::new(rules, bytes_max);
     let mut by_peer: Vec<(PeerId, u32)> = rules.iter().map(|rule| rule.peer).zip(0..).collect();
     by_peer.sort_unstable();
@@ -66,7 +65,7 @@ pub(super) fn build(
     };
     let any_address = [any(Family::V4)?, any(Family::V6)?];
     let words = runs.finish(&pairs, any_address)?;
-    Ok((Program::new(words), open_transports(rules, peers)))
+    Some((Program::new(words), open_transports(rules, peers)))
 }
 
 /// Collects the runs of one program.
@@ -92,7 +91,7 @@ impl<'r> Runs<'r> {
     }
 
     /// The run of these rules, by number.
-    fn append(&mut self, rules: impl Iterator<Item = u32>) -> Result<u32, CompileError> {
+    fn append(&mut self, rules: impl Iterator<Item = u32>) -> Option<u32> {
         self.claims.clear();
         let service = |rule: u32| self.rules[rule as usize].service;
         self.claims
@@ -102,18 +101,13 @@ impl<'r> Runs<'r> {
     }
 
     /// A place in the program, if the program may be as large.
-    fn offset(&self, place: usize) -> Result<u32, CompileError> {
+    fn offset(&self, place: usize) -> Option<u32> {
         let fits = self.words.len() <= self.words_max;
-        u32::try_from(place)
-            .ok()
-            .filter(|_| fits)
-            .ok_or(CompileError::TooLarge {
-                limit: TABLE_BYTES_MAX,
-            })
+        u32::try_from(place).ok().filter(|_| fits)
     }
 
     /// The whole program.
-    fn finish(self, pairs: &[(u32, u32)], any_address: [u32; 2]) -> Result<Vec<u32>, CompileError> {
+    fn finish(self, pairs: &[(u32, u32)], any_address: [u32; 2]) -> Option<Vec<u32>> {
         let buckets = buckets(pairs);
         let count = buckets.len() / BUCKET_WORDS;
         // The word in front of the runs is left out.
@@ -121,7 +115,7 @@ impl<'r> Runs<'r> {
         let slots_start = self.offset(HEADER_WORDS + buckets.len() + self.words.len() - 1)?;
         let whole = slots_start as usize + self.rules.len();
         if whole > self.words_max {
-            self.offset(usize::MAX)?;
+            return None;
         }
         let place = |run: u32| if run == 0 { 0 } else { runs_start + run };
         let mut words = Vec::with_capacity(whole);
@@ -138,7 +132,7 @@ impl<'r> Runs<'r> {
         }
         words.extend_from_slice(&self.words[1..]);
         words.extend(self.rules.iter().map(|rule| rule.slot.0));
-        Ok(words)
+        Some(words)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::packet::{Address, VlanTags};
 use crate::policy::{
     GroupIndex, IcmpMatch, Interface, InterfaceLink, Peer, PortRange, Rule, Service,
 };
+use crate::snapshot::classes::CLASS_KEYS_MAX;
 use crate::snapshot::{Decision, InterfaceRef, Question};
 use crate::sync::Arc;
 use crate::types::{Direction, InterfaceId, RuleId};

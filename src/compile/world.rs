@@ -4,7 +4,7 @@
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 
-use super::error::CompileError;
+use super::error::{Bounds, CompileError, Part};
 use super::group_sets::{GroupSets, SetNo};
 use super::groups::{Difference, GroupState, InterfaceState, info};
 use super::limits::OwnLimits;
@@ -35,6 +35,7 @@ pub(super) struct World {
     list_nos: HashMap<PrefixListId, ListNo>,
     /// By slot.
     interfaces: HashMap<u32, InterfaceState>,
+    bounds: Bounds,
     peers: Peers,
     ownership: Ownership,
     sets: GroupSets,
@@ -65,7 +66,7 @@ pub(super) struct Change<'p> {
 
 impl World {
     /// Nothing compiled yet.
-    pub(super) fn new(class_keys_max: usize, links: &[&str]) -> Self {
+    pub(super) fn new(bounds: Bounds, links: &[&str]) -> Self {
         Self {
             before: Before {
                 links: links.iter().map(|name| (*name).into()).collect(),
@@ -76,7 +77,8 @@ impl World {
             lists: Slab::default(),
             list_nos: HashMap::new(),
             interfaces: HashMap::new(),
-            peers: Peers::new(class_keys_max),
+            bounds,
+            peers: Peers::new(bounds),
             // A policy that names no link has one all the same.
             ownership: Ownership::new(links.len().max(1)),
             sets: GroupSets::default(),
@@ -141,7 +143,7 @@ impl World {
         };
         let owners = self.ownership.flush(&named)?;
         let changes = changes(&owners)?;
-        self.sets.flush(&self.groups, &self.peers)?;
+        self.sets.flush(&self.groups, &self.peers, self.bounds)?;
         self.change_names(&change, numbers);
         self.forget_groups_and_lists(&change);
         let snapshot = self.snapshot(owners, changes, numbers, generation)?;
@@ -499,8 +501,11 @@ impl World {
             limits: self.limits.flush(),
             stats: SnapshotStats::default(),
         };
-        let bytes = snapshot.table_bytes() + self.sets.program_bytes() + self.names.bytes();
-        CompileError::check_bytes(bytes)?;
+        let bytes = self.bounds.check([
+            (Part::Rules, self.sets.program_bytes()),
+            (Part::Addresses, snapshot.table_bytes()),
+            (Part::Names, self.names.bytes()),
+        ])?;
         snapshot.stats = SnapshotStats {
             rules: numbers.rules.len(),
             groups: self.groups.len(),

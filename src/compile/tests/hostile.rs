@@ -134,6 +134,36 @@ fn slots_do_not_grow_with_churn() {
     }
 }
 
+/// The bound is on what the policy in force takes; the next one is refused, and forgotten.
+#[test]
+fn each_is_refused_where_it_takes_more_than_it_may_and_leaves_no_trace() {
+    let policies = [
+        (worst::every_port(), Part::Names),
+        (worst::overlapping(5_000), Part::Names),
+        (worst::all_distinct(5_000), Part::Addresses),
+        (worst::class_bench(5_000, 5), Part::Names),
+        (worst::deepest(1, 4), Part::Addresses),
+        (worst::deepest(6, 1), Part::Addresses),
+        (worst::long_list(20_000, 5), Part::Addresses),
+        (worst::popular_group(2_000, 200), Part::Names),
+    ];
+    let good = worst::all_distinct(20);
+    for (policy, expected) in policies {
+        let whole = Compiler::new().compile(&policy, &["link"], Generation(1));
+        let limit = whole.unwrap().stats().bytes * 9 / 10;
+        let mut compiler = Compiler::with_bytes(limit);
+        let before = compiler.compile(&good, &["link"], Generation(1)).unwrap();
+        let refused = compiler.compile(&policy, &["link"], Generation(2));
+        let most = match refused.unwrap_err() {
+            CompileError::TooLarge { limit: told, most } if told == limit => most,
+            other => panic!("{other}"),
+        };
+        assert_eq!(most, expected, "{} rules", policy.count().rules);
+        let after = compiler.compile(&good, &["link"], Generation(2)).unwrap();
+        assert_eq!(before.stats(), after.stats());
+    }
+}
+
 /// A change that is refused late, after most of it was made, is as if it had not been tried.
 #[test]
 fn two_owners_of_an_address_are_refused_and_leave_no_trace() {

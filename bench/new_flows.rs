@@ -32,12 +32,9 @@ use floor::{Floor, WORDS_V4};
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
 use portcullis::compile::sample::{self, Random, Size};
-use portcullis::conntrack::{PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
+use portcullis::conntrack::{PerInterface, Shard, ShardConfig};
 use portcullis::packet::{Address, VlanTags, build};
-use portcullis::pipeline::{
-    Arrival, BATCH_MAX, Batch, ExemptRules, Fate, IcmpErrors, LinkRules, OnRuleRemoved, Origin,
-    PipelineConfig, Place,
-};
+use portcullis::pipeline::{Arrival, BATCH_MAX, Batch, Fate, Origin, PipelineConfig, Place};
 use portcullis::policy::{Peer, Policy};
 use portcullis::snapshot::{Decision, Question, Snapshot};
 use portcullis::types::{Direction, Generation, LinkId, PassReason, PortSide, Verdict, protocol};
@@ -149,21 +146,12 @@ impl World {
         let count = policy.count();
         println!("{} rules, {} interfaces", count.rules, count.interfaces);
         let shard = ShardConfig {
-            max_flows,
             per_interface: PerInterface::COUNTED,
-            timeouts: Timeouts::default(),
-            tcp_pickup: TcpPickup::Rules,
-            tcp_strict: false,
-            seed: [11, 12],
+            ..ShardConfig::new(max_flows, [11, 12])
         };
         Self {
             snapshot,
-            config: PipelineConfig {
-                icmp_errors: IcmpErrors::Related,
-                on_rule_removed: OnRuleRemoved::Keep,
-                links: vec![LinkRules::default()],
-                exempt: ExemptRules::default(),
-            },
+            config: PipelineConfig::default(),
             shard: Shard::new(&shard, Tick(0)),
             batch: Batch::default(),
             draws,

@@ -11,15 +11,17 @@
 # Every step checks that it went as promised; the exit code is 1 if one did not.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+SCRIPT=demo
+source scripts/lab.sh
 
 LAB=portcullis-demo              # what the lab's namespaces begin with
 RUN=/run/portcullis-demo         # what the lab keeps while it is up; configs/demo names it too
 CONFIG=configs/demo/gateway.toml
-BIN=${PORTCULLIS_BIN:-$PWD/target/release/portcullis}
+GATEWAY_LOG=$RUN/gateway.log
 HOSTS=(client admin web db)
 WEB=10.20.0.10 WEB6=fd20::10 DB=10.20.0.20 CLIENT=10.20.0.100 ADMIN=10.20.0.200
 export PORTCULLIS_SOCKET=$RUN/control.sock
-build=yes keep=no failed=0
+keep=no failed=0
 
 # --- words -----------------------------------------------------------------------------------
 if [[ -t 1 && -z ${NO_COLOR:-} ]]; then
@@ -32,8 +34,6 @@ note() { printf '  %s\n' "$*"; }
 good() { printf '  %s✓%s %s\n' "$GREEN" "$PLAIN" "$*"; }
 bad() { printf '  %s✗ %s%s\n' "$RED" "$*" "$PLAIN"; failed=$((failed + 1)); }
 shown() { sed 's/^/    /'; }
-die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
-progress() { printf 'demo: %s\n' "$*" >&2; }
 
 # --- the lab ---------------------------------------------------------------------------------
 inside() { # HOST COMMAND...
@@ -84,7 +84,7 @@ say_kept() {
   heading "The lab stays up"
   note "enter a host:    ip netns exec $LAB-client bash     (also admin, web, db, gw)"
   note "ask the gateway: PORTCULLIS_SOCKET=$PORTCULLIS_SOCKET $BIN status"
-  note "its log:         $RUN/gateway.log"
+  note "its log:         $GATEWAY_LOG"
   note "remove the lab:  scripts/demo.sh --clean"
 }
 
@@ -140,17 +140,6 @@ serve_files() { # HOST PORT TEXT
   mkdir -p "$folder"
   echo "$3" >"$folder/index.html"
   background "$1" "$1-$2" python3 -m http.server --bind :: "$2" --directory "$folder"
-}
-
-await() { # WHAT COMMAND...: until it succeeds, 15 s at most
-  local what=$1
-  shift
-  for _ in {1..150}; do
-    "$@" >/dev/null 2>&1 && return 0
-    sleep 0.1
-  done
-  [[ -e $RUN/gateway.log ]] && tail -n 20 "$RUN/gateway.log" >&2
-  die "$what: not within 15 s"
 }
 
 listens() { inside "$1" ss -Hltn "sport = :$2" | grep -q .; } # HOST PORT
@@ -337,21 +326,12 @@ for argument in "$@"; do
     --keep) keep=yes ;;
     --clean) clean; exit 0 ;;
     -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) printf 'demo: unknown option %s; see --help\n' "$argument" >&2; exit 2 ;;
+    *) usage_error "$argument" ;;
   esac
 done
-PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
-if [[ $build == yes ]]; then
-  scripts/setup.sh demo
-  progress "building (a few minutes the first time)"
-  cargo build --release --locked --quiet
-fi
-[[ $(id -u) == 0 ]] || die "needs root, for network namespaces and AF_XDP"
-[[ -x $BIN ]] || die "no $BIN; run without --no-build"
+prepare_gateway
 [[ ! -e $RUN ]] || die "a lab is there already; remove it with: scripts/demo.sh --clean"
-trap leave EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+at_exit leave
 mkdir -p "$RUN"
 progress "making the lab"
 make_lab

@@ -19,17 +19,16 @@
 # its row. The exit code is 1 if an established connection was lost.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+SCRIPT=flood
+source scripts/lab.sh
 
-BIN=${PORTCULLIS_BIN:-$PWD/target/release/portcullis}
 FLOOD=$PWD/tests/common/flood.py
 ID=pcflood-$$
 CLIENT=10.99.0.1 SERVER=10.99.0.2 PORT=80
 CLIENT_MAC=02:00:00:00:00:c0 SERVER_MAC=02:00:00:00:00:50
 PRIME_RATE=300000 HELD=20
-rate=2000000 stream=100000 answered='' only='' build=yes quick=no failed=0 pids=()
+rate=2000000 stream=100000 answered='' only='' quick=no failed=0 pids=()
 
-die() { printf 'flood: %s\n' "$*" >&2; exit 1; }
-progress() { printf 'flood: %s\n' "$*" >&2; }
 enter() { local name=$1; shift; ip netns exec "$ID-$name" "$@"; }
 # Before other work of a busy machine: a session of its own has a weight of its own.
 first() { setsid -w bash -c 'echo -20 >/proc/self/autogroup; exec "$@"' _ "$@"; }
@@ -91,26 +90,15 @@ remove_lab() {
   done
 }
 
-await() { # WHAT COMMAND...: until it succeeds, 15 s at most
-  local what=$1
-  shift
-  for _ in {1..300}; do
-    "$@" >/dev/null 2>&1 && return 0
-    sleep 0.05
-  done
-  tail -n 20 "$WORK/gateway.log" >&2
-  die "$what: not within 15 s"
-}
-
 # --- the gateways ----------------------------------------------------------------------------
 start_testpmd() {
   first ip netns exec "$ID-gw" dpdk-testpmd -l 0,1 --main-lcore 0 --no-huge -m 256 --no-pci --no-telemetry \
     --file-prefix="$ID" --vdev=net_af_xdp0,iface=out --vdev=net_af_xdp1,iface=in -- \
     --forward-mode=io --nb-cores=1 --total-num-mbufs=32768 --no-mlockall --stats-period=3600 \
-    </dev/null >"$WORK/gateway.log" 2>&1 &
+    </dev/null >"$GATEWAY_LOG" 2>&1 &
   gateway=$!
   pids+=("$gateway")
-  await "testpmd" grep -q 'io packet forwarding - ports' "$WORK/gateway.log"
+  await "testpmd" grep -q 'io packet forwarding - ports' "$GATEWAY_LOG"
   sleep 0.5
 }
 
@@ -142,7 +130,7 @@ egress = []
 addresses = ["$SERVER"]
 groups = ["web"]
 TOML
-  first ip netns exec "$ID-gw" "$BIN" run --config "$WORK/gateway.toml" </dev/null >"$WORK/gateway.log" 2>&1 &
+  first ip netns exec "$ID-gw" "$BIN" run --config "$WORK/gateway.toml" </dev/null >"$GATEWAY_LOG" 2>&1 &
   gateway=$!
   pids+=("$gateway")
   await "the gateway" portcullis status
@@ -245,23 +233,15 @@ while (($#)); do
     --only) only=$2; shift ;;
     --answered) answered=--answered ;;
     -h | --help) sed -n '2,20s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) printf 'flood: unknown option %s; see --help\n' "$1" >&2; exit 2 ;;
+    *) usage_error "$1" ;;
   esac
   shift
 done
-PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
-if [[ $build == yes ]]; then
-  scripts/setup.sh demo
-  progress "building (a few minutes the first time)"
-  cargo build --release --locked --quiet
-fi
-[[ $(id -u) == 0 ]] || die "needs root, for network namespaces and AF_XDP"
+prepare_gateway
 (($(nproc) >= 2)) || die "needs two cores"
-[[ -x $BIN ]] || die "no $BIN; run without --no-build"
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/$ID.XXXXXX")
-trap clean EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+GATEWAY_LOG=$WORK/gateway.log
+at_exit clean
 calm_seconds=4 flood_seconds=7 tries=200
 [[ $quick == yes ]] && calm_seconds=3 flood_seconds=4 tries=50
 

@@ -38,7 +38,7 @@ shell_scripts() {
     echo "SKIP: no shellcheck"
     return
   fi
-  shellcheck scripts/*.sh .ci/run
+  shellcheck --external-sources scripts/*.sh .ci/run
 }
 
 documentation() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet; }

@@ -6,9 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use portcullis::clock::Tick;
-use portcullis::conntrack::{
-    FlowClass, NewFlow, PerInterface, Shard, ShardConfig, TcpPickup, Timeouts,
-};
+use portcullis::conntrack::{FlowClass, NewFlow, PerInterface, Shard, ShardConfig};
 use portcullis::packet::{FlowKey, IpPacket, Parsed, build, parse};
 use portcullis::types::{Direction, Generation, InterfaceSlot, LinkId, RuleSlot};
 
@@ -51,15 +49,11 @@ static COUNTING: Counting = Counting;
 
 fn shard(max_flows: u32, limit: u32) -> Shard {
     let config = ShardConfig {
-        max_flows,
         per_interface: PerInterface {
             max_flows: limit,
             new_per_second: 0,
         },
-        timeouts: Timeouts::default(),
-        tcp_pickup: TcpPickup::Rules,
-        tcp_strict: false,
-        seed: [1, 2],
+        ..ShardConfig::new(max_flows, [1, 2])
     };
     Shard::new(&config, Tick(0))
 }

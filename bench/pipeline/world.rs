@@ -6,16 +6,11 @@ use super::floor::WORDS_V4;
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
 use portcullis::compile::sample::Random;
-use portcullis::conntrack::{
-    Candidate, FlowIndex, PerInterface, Shard, ShardConfig, TcpPickup, Timeouts,
-};
+use portcullis::conntrack::{Candidate, FlowIndex, Shard, ShardConfig, Timeouts};
 use portcullis::document::Source;
 use portcullis::packet::build::{self, FrameBuilder};
 use portcullis::packet::{FlowKey, LongAddresses, PackedKey, Parsed, parse};
-use portcullis::pipeline::{
-    Arrival, BATCH_MAX, Batch, ExemptRules, Fate, IcmpErrors, LinkRules, OnRuleRemoved, Origin,
-    PipelineConfig, Place,
-};
+use portcullis::pipeline::{Arrival, BATCH_MAX, Batch, Fate, Origin, PipelineConfig, Place};
 use portcullis::policy::{self, KnownLinks};
 use portcullis::snapshot::Snapshot;
 use portcullis::types::{Generation, LinkId, PassReason, PortSide, Verdict};
@@ -207,24 +202,15 @@ impl World {
             .compile(&policy.value, &["link"], Generation(1))
             .expect("compiles");
         let shard = ShardConfig {
-            max_flows,
-            per_interface: PerInterface::default(),
             timeouts: Timeouts {
                 udp: Duration::from_secs(3600),
                 ..Timeouts::default()
             },
-            tcp_pickup: TcpPickup::Rules,
-            tcp_strict: false,
-            seed: [11, 12],
+            ..ShardConfig::new(max_flows, [11, 12])
         };
         Self {
             snapshot,
-            config: PipelineConfig {
-                icmp_errors: IcmpErrors::Related,
-                on_rule_removed: OnRuleRemoved::Keep,
-                links: vec![LinkRules::default()],
-                exempt: ExemptRules::default(),
-            },
+            config: PipelineConfig::default(),
             shard: Shard::new(&shard, Tick(0)),
             batch: Batch::default(),
             frames: Frames::new(&kind.template(first)),

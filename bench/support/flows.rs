@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use portcullis::clock::Tick;
-use portcullis::conntrack::{
-    FlowClass, NewFlow, PerInterface, Shard, ShardConfig, TcpPickup, Timeouts,
-};
+use portcullis::conntrack::{FlowClass, NewFlow, Shard, ShardConfig, Timeouts};
 use portcullis::packet::{Addresses, End, FlowKey, Fragment, IpPacket, Transport, VlanTags};
 use portcullis::types::{Direction, Generation, InterfaceSlot, LinkId, RuleSlot, protocol};
 
@@ -16,16 +14,12 @@ pub(crate) const FRAME_LEN: u32 = 64;
 /// A table whose UDP flows live so long.
 pub(crate) fn shard(max_flows: u32, udp_seconds: u64) -> Shard {
     let config = ShardConfig {
-        max_flows,
-        per_interface: PerInterface::default(),
         timeouts: Timeouts {
             udp: Duration::from_secs(udp_seconds),
             udp_stream: Duration::from_secs(432_000),
             ..Timeouts::default()
         },
-        tcp_pickup: TcpPickup::Rules,
-        tcp_strict: false,
-        seed: [11, 12],
+        ..ShardConfig::new(max_flows, [11, 12])
     };
     Shard::new(&config, Tick(0))
 }

@@ -3,23 +3,13 @@
 use std::io::{self, Write};
 
 use super::apply::waits;
-use super::{Failure, SocketArguments, print_json};
+use super::{AskArguments, Failure};
 use crate::control::{Command, History, VersionRow};
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    socket: SocketArguments,
-}
-
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let history: History = arguments.socket.connect()?.request(&Command::History)?;
-    if arguments.json {
-        return print_json(&history);
-    }
+pub(super) fn run(arguments: &AskArguments) -> Result<(), Failure> {
+    let Some(history) = arguments.ask::<History>(&Command::History)? else {
+        return Ok(());
+    };
     let mut out = io::stdout().lock();
     for version in &history.versions {
         write_version(&mut out, version)?;

@@ -24,8 +24,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::control::Client;
-use crate::control::ClientError;
+use crate::control::{Client, ClientError, Command};
 
 /// AWS-style security groups on an AF_XDP wire.
 #[derive(Debug, Parser)]
@@ -46,12 +45,12 @@ enum Verb {
     /// Put a policy in force on the running gateway
     Apply(apply::Arguments),
     /// Keep the policy that `apply --confirm-within` put in force
-    Confirm(confirm::Arguments),
+    Confirm(AskArguments),
     /// Change single rules of the running gateway's policy
     #[command(subcommand)]
     Rule(rule::Verb),
     /// The versions of the policy that the running gateway keeps
-    History(history::Arguments),
+    History(AskArguments),
     /// Go back to a former version of the policy
     Rollback(rollback::Arguments),
     /// Say what traffic one policy allows that the other does not: exit code 0 none, 1 some
@@ -61,7 +60,7 @@ enum Verb {
     /// Run a capture through the pipeline
     Replay(replay::Arguments),
     /// Health and counters of the running gateway
-    Status(status::Arguments),
+    Status(AskArguments),
     /// Live flows of the running gateway
     Flows(flows::Arguments),
     /// Print a shell's completion script
@@ -94,6 +93,31 @@ struct SocketArguments {
 impl SocketArguments {
     fn connect(&self) -> Result<Client, ClientError> {
         Client::connect(&self.socket)
+    }
+}
+
+/// What commands take that ask the running gateway one thing.
+#[derive(Debug, clap::Args)]
+struct AskArguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: SocketArguments,
+}
+
+impl AskArguments {
+    /// The answer, to be said to people; `None` where it has been printed as JSON.
+    fn ask<T>(&self, command: &Command) -> Result<Option<T>, Failure>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let answer: T = self.socket.connect()?.request(command)?;
+        if self.json {
+            print_json(&answer)?;
+            return Ok(None);
+        }
+        Ok(Some(answer))
     }
 }
 

@@ -5,23 +5,13 @@ use std::io::{self, Write};
 use serde_json::{Map, Value};
 
 use super::apply::waits;
-use super::{Failure, SocketArguments, print_json};
+use super::{AskArguments, Failure};
 use crate::control::{Command, EvictedBy, LinkStatus, Status};
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    socket: SocketArguments,
-}
-
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let status: Status = arguments.socket.connect()?.request(&Command::Status)?;
-    if arguments.json {
-        return print_json(&status);
-    }
+pub(super) fn run(arguments: &AskArguments) -> Result<(), Failure> {
+    let Some(status) = arguments.ask::<Status>(&Command::Status)? else {
+        return Ok(());
+    };
     let mut out = io::stdout().lock();
     write_text(&mut out, &status)?;
     Ok(())

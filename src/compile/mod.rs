@@ -250,5 +250,14 @@ impl Compiler {
 }
 
 #[cfg(test)]
+impl Compiler {
+    /// Compiles what a text says, for a gateway with one link.
+    pub(crate) fn compile_text(&mut self, text: &str, generation: Generation) -> Snapshot {
+        let policy = crate::policy::of_text(text);
+        self.compile(&policy, &["link"], generation).unwrap()
+    }
+}
+
+#[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests;

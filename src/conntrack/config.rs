@@ -118,3 +118,18 @@ pub struct ShardConfig {
     /// Secret of the bucket hash; new at every start, since others choose the keys.
     pub seed: [u64; 2],
 }
+
+impl ShardConfig {
+    /// A shard of so many flows, and in all else what the configuration's defaults are.
+    #[must_use]
+    pub fn new(max_flows: u32, seed: [u64; 2]) -> Self {
+        Self {
+            max_flows,
+            per_interface: PerInterface::default(),
+            timeouts: Timeouts::default(),
+            tcp_pickup: TcpPickup::default(),
+            tcp_strict: false,
+            seed,
+        }
+    }
+}

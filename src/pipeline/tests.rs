@@ -13,10 +13,8 @@ use std::time::Duration;
 use super::*;
 use crate::clock::Tick;
 use crate::compile::Compiler;
-use crate::conntrack::{HeldSlots, PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
-use crate::document::Source;
+use crate::conntrack::{HeldSlots, Shard, ShardConfig};
 use crate::packet::build::{self, FrameBuilder};
-use crate::policy::{self, KnownLinks};
 use crate::snapshot::Snapshot;
 use crate::types::PortSide::{Inside, Outside};
 use crate::types::{
@@ -40,25 +38,13 @@ impl World {
 
     fn with_flows(policy: &str, max_flows: u32) -> Self {
         let mut compiler = Compiler::new();
-        let snapshot = compile(&mut compiler, policy, Generation(1));
-        let shard = ShardConfig {
-            max_flows,
-            per_interface: PerInterface::default(),
-            timeouts: Timeouts::default(),
-            tcp_pickup: TcpPickup::Rules,
-            tcp_strict: false,
-            seed: [1, 2],
-        };
+        let snapshot = compiler.compile_text(policy, Generation(1));
+        let shard = ShardConfig::new(max_flows, [1, 2]);
         Self {
             compiler,
             snapshot,
             shard: Shard::new(&shard, Tick(0)),
-            config: PipelineConfig {
-                icmp_errors: IcmpErrors::Related,
-                on_rule_removed: OnRuleRemoved::Keep,
-                links: vec![LinkRules::default()],
-                exempt: ExemptRules::default(),
-            },
+            config: PipelineConfig::default(),
             batch: Batch::default(),
             now: Tick::from_seconds(1),
         }
@@ -66,7 +52,7 @@ impl World {
 
     fn apply(&mut self, policy: &str) {
         let generation = self.snapshot.generation().next();
-        self.snapshot = compile(&mut self.compiler, policy, generation);
+        self.snapshot = self.compiler.compile_text(policy, generation);
     }
 
     fn send(&mut self, side: PortSide, frame: &FrameBuilder) -> Resolved {
@@ -103,13 +89,6 @@ impl World {
     fn drops(&mut self, side: PortSide, frame: &FrameBuilder, reason: DropReason) {
         assert_eq!(self.send(side, frame).verdict, Verdict::Drop(reason));
     }
-}
-
-fn compile(compiler: &mut Compiler, policy: &str, generation: Generation) -> Snapshot {
-    let source = Source::new("test.toml", policy);
-    let checked = policy::parse(&source, KnownLinks::Names(&["link".to_owned()]));
-    let policy = checked.map_err(|report| report.to_string()).unwrap().value;
-    compiler.compile(&policy, &["link"], generation).unwrap()
 }
 
 const WEB: &str = r#"

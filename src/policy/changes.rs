@@ -333,16 +333,9 @@ fn joined<T: fmt::Display>(items: &[T]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::Source;
-    use crate::policy::{KnownLinks, parse};
+    use crate::policy::of_text as policy;
 
     const EXAMPLE: &str = include_str!("../../configs/policy.toml");
-
-    fn policy(text: &str) -> Policy {
-        parse(&Source::new("p.toml", text), KnownLinks::Unknown)
-            .unwrap_or_else(|report| panic!("{report}"))
-            .value
-    }
 
     /// Changes from the example to the example with one text for another.
     fn edited(old: &str, new: &str) -> Vec<String> {

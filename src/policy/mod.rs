@@ -22,3 +22,11 @@ pub use model::{
 pub use nearest::{Asked, Differing, Field, MISSES_MAX, Miss, nearest_misses};
 pub use parse::{KEYS, KnownLinks, parse, refuse_empty};
 pub use share::share;
+
+/// The policy that a text without mistakes says.
+#[cfg(test)]
+pub(crate) fn of_text(text: &str) -> Policy {
+    let source = crate::document::Source::new("policy.toml", text);
+    let checked = parse(&source, KnownLinks::Unknown);
+    checked.unwrap_or_else(|report| panic!("{report}")).value
+}

@@ -77,16 +77,9 @@ fn share_parts<T: PartialEq>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::Source;
-    use crate::policy::{KnownLinks, parse};
+    use crate::policy::of_text as policy;
 
     const EXAMPLE: &str = include_str!("../../configs/policy.toml");
-
-    fn policy(text: &str) -> Policy {
-        parse(&Source::new("p.toml", text), KnownLinks::Unknown)
-            .unwrap_or_else(|report| panic!("{report}"))
-            .value
-    }
 
     /// Names of groups and interfaces that the edited example has in common with the example.
     fn shared(old: &str, new: &str) -> Vec<String> {

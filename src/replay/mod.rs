@@ -243,10 +243,8 @@ fn entry_of(line: &mut VecDeque<Entry>, answered: u64, index: u64) -> Option<&mu
 mod tests {
     use super::*;
     use crate::compile::Compiler;
-    use crate::conntrack::{PerInterface, ShardConfig, TcpPickup, Timeouts};
-    use crate::document::Source;
+    use crate::conntrack::ShardConfig;
     use crate::packet::build::{self, FrameBuilder};
-    use crate::policy::{self, KnownLinks};
     use crate::types::{DropReason, Generation, PassReason, Verdict};
 
     const POLICY: &str = r#"
@@ -260,20 +258,9 @@ groups = ["web"]
 "#;
 
     fn verdicts(frames: &[(u64, FrameBuilder)]) -> Vec<Verdict> {
-        let source = Source::new("test.toml", POLICY);
-        let policy = policy::parse(&source, KnownLinks::Unknown).unwrap().value;
-        let snapshot = Compiler::new()
-            .compile(&policy, &["link"], Generation(1))
-            .unwrap();
+        let snapshot = Compiler::new().compile_text(POLICY, Generation(1));
         let config = PipelineConfig::default();
-        let shard = ShardConfig {
-            max_flows: 16,
-            per_interface: PerInterface::default(),
-            timeouts: Timeouts::default(),
-            tcp_pickup: TcpPickup::Rules,
-            tcp_strict: false,
-            seed: [1, 2],
-        };
+        let shard = ShardConfig::new(16, [1, 2]);
         let mut replay = Replay::new(&config, &snapshot, Shard::new(&shard, Tick(0)), &[]);
         let mut verdicts = Vec::new();
         for (index, (seconds, frame)) in (0..).zip(frames) {

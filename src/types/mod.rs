@@ -3,7 +3,7 @@
 mod id;
 mod limits;
 #[cfg(test)]
-pub(crate) mod shorten;
+pub(crate) mod regressions;
 mod verdict;
 
 pub use id::{

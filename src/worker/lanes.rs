@@ -153,18 +153,15 @@ impl<P: Port> Lanes<P> {
     /// Takes up to `limit` frames from the inbox; those to send leave at once, the others go to
     /// `held`. Returns how many it took.
     pub(super) fn take_inbox(&mut self, limit: usize, held: &mut Vec<Held>) -> usize {
-        let exchange = Arc::clone(&self.exchange);
-        let Some(inbox) = exchange.inbox(self.id) else {
-            return 0;
-        };
         let mut taken = 0_usize;
         while taken < limit {
+            let inbox = self.exchange.inbox(self.id);
             let Some(Handover {
                 frame,
                 link,
                 side,
                 errand,
-            }) = inbox.frames.pop()
+            }) = inbox.and_then(|inbox| inbox.frames.pop())
             else {
                 break;
             };
@@ -175,8 +172,10 @@ impl<P: Port> Lanes<P> {
                 Errand::Send => self.send(received),
             }
         }
-        if taken > 0 {
-            inbox.counters.take_waiting(taken as u64);
+        if taken > 0
+            && let Some(counters) = self.exchange.counters(self.id)
+        {
+            counters.take_waiting(taken as u64);
         }
         taken
     }

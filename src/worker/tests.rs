@@ -3,11 +3,9 @@
 use super::*;
 use crate::clock::Tick;
 use crate::compile::Compiler;
-use crate::conntrack::{HeldSlots, PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
-use crate::document::Source;
+use crate::conntrack::{HeldSlots, Shard, ShardConfig};
 use crate::packet::build;
 use crate::pipeline::{LinkRules, PipelineConfig, Steering};
-use crate::policy::{self, KnownLinks};
 use crate::port::{ChunkAddr, MemoryFrames, MemoryPort};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::sync::Arc;
@@ -32,11 +30,14 @@ struct Rig {
     workers: Vec<Worker<MemoryPort, MemoryFrames>>,
     exchange: Arc<Exchange>,
     chunks: usize,
+    /// Of what arrives.
+    frame_len: u32,
     publisher: Publisher,
     compiler: Compiler,
     now: Tick,
 }
 
+/// The shape of a rig; one worker with room for all, if not told.
 struct Shape {
     workers: u16,
     /// Which of them have queues.
@@ -46,10 +47,22 @@ struct Shape {
     transmit_max: usize,
 }
 
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            with_queues: 1,
+            chunks: 512,
+            inbox_frames: 64,
+            transmit_max: 512,
+        }
+    }
+}
+
 /// All traffic of a test: the frames are written before the memory is shared.
 fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
     let mut compiler = Compiler::new();
-    let snapshot = compile(&mut compiler, POLICY, Generation(1));
+    let snapshot = compiler.compile_text(POLICY, Generation(1));
     let (publisher, readers) = Publisher::new(Arc::new(snapshot), shape.workers);
     let mut memory = MemoryFrames::new(shape.chunks, CHUNK_SIZE);
     // Every chunk holds one of the frames; what a chunk holds is what arrives in it.
@@ -103,33 +116,19 @@ fn rig(shape: &Shape, frames: &[Vec<u8>]) -> Rig {
         worker.lanes_mut().prefill();
         workers.push(worker);
     }
-    let chunks = shape.chunks as usize;
     Rig {
         workers,
         exchange,
-        chunks,
+        chunks: shape.chunks as usize,
+        frame_len: u32::try_from(frames[0].len()).unwrap(),
         publisher,
         compiler,
         now: Tick::from_seconds(1),
     }
 }
 
-fn compile(compiler: &mut Compiler, text: &str, generation: Generation) -> Snapshot {
-    let source = Source::new("test.toml", text);
-    let policy = policy::parse(&source, KnownLinks::Names(&["link".to_owned()]));
-    let policy = policy.unwrap().value;
-    compiler.compile(&policy, &["link"], generation).unwrap()
-}
-
 fn shard(seed: u64) -> Shard {
-    let config = ShardConfig {
-        max_flows: 4096,
-        per_interface: PerInterface::default(),
-        timeouts: Timeouts::default(),
-        tcp_pickup: TcpPickup::Rules,
-        tcp_strict: false,
-        seed: [7, seed],
-    };
+    let config = ShardConfig::new(4096, [7, seed]);
     Shard::new(&config, Tick(0))
 }
 
@@ -161,12 +160,12 @@ fn queues(shape: &Shape) -> Vec<OwnQueue<MemoryPort>> {
 
 impl Rig {
     /// Up to `count` frames arrive outside, in the chunks that worker 0 gave to its fill queue.
-    fn arrive(&mut self, worker: usize, count: usize, len: u32) -> usize {
-        self.arrive_at(worker, PortSide::Outside.index(), count, len)
+    fn arrive(&mut self, worker: usize, count: usize) -> usize {
+        self.arrive_at(worker, PortSide::Outside.index(), count)
     }
 
     /// The same at a queue by its position.
-    fn arrive_at(&mut self, worker: usize, queue: usize, count: usize, len: u32) -> usize {
+    fn arrive_at(&mut self, worker: usize, queue: usize, count: usize) -> usize {
         let port = &mut self.workers[worker].lanes_mut().queues_mut()[queue].port;
         let mut arrived = 0;
         while arrived < count {
@@ -174,7 +173,7 @@ impl Rig {
                 break;
             };
             port.incoming
-                .push_back(crate::port::Frame::new(chunk.0, len));
+                .push_back(crate::port::Frame::new(chunk.0, self.frame_len));
             arrived += 1;
         }
         arrived
@@ -248,18 +247,15 @@ fn datagrams(count: u16) -> Vec<Vec<u8>> {
 #[test]
 fn one_worker_forwards_and_every_chunk_comes_home() {
     let frames = datagrams(64);
-    let len = u32::try_from(frames[0].len()).unwrap();
     let shape = Shape {
-        workers: 1,
-        with_queues: 1,
         chunks: 256,
-        inbox_frames: 64,
         transmit_max: 64,
+        ..Shape::default()
     };
     let mut rig = rig(&shape, &frames);
     let mut arrived = 0;
     for _ in 0..1000 {
-        arrived += rig.arrive(0, 40, len) as u64;
+        arrived += rig.arrive(0, 40) as u64;
         rig.turn();
         rig.check_ledger();
     }
@@ -272,19 +268,16 @@ fn one_worker_forwards_and_every_chunk_comes_home() {
 fn one_sided_hand_over_does_not_starve_the_receiver() {
     // All frames arrive at worker 0; the flows of this test all belong to worker 1.
     let frames = datagrams_of_worker_1(53);
-    let len = u32::try_from(frames[0].len()).unwrap();
     let shape = Shape {
         workers: 2,
-        with_queues: 1,
-        chunks: 512,
         inbox_frames: 512,
-        transmit_max: 512,
+        ..Shape::default()
     };
     let mut rig = rig(&shape, &frames);
     let mut arrived = 0_u64;
     // As many as it takes to use each chunk two thousand times.
     while arrived < 1_000_000 {
-        let now = rig.arrive(0, 64, len) as u64;
+        let now = rig.arrive(0, 64) as u64;
         assert!(now > 0, "starved after {arrived} frames");
         arrived += now;
         rig.turn();
@@ -303,16 +296,14 @@ fn one_sided_hand_over_does_not_starve_the_receiver() {
 #[test]
 fn a_full_inbox_and_a_full_ring_drop_and_count() {
     let frames = datagrams(256);
-    let len = u32::try_from(frames[0].len()).unwrap();
     let shape = Shape {
         workers: 2,
-        with_queues: 1,
-        chunks: 512,
         inbox_frames: 4,
         transmit_max: 8,
+        ..Shape::default()
     };
     let mut rig = rig(&shape, &frames);
-    let arrived = rig.arrive(0, 64, len) as u64;
+    let arrived = rig.arrive(0, 64) as u64;
     rig.turn();
     rig.check_ledger();
     rig.settle();
@@ -334,8 +325,8 @@ fn a_new_policy_is_live_after_one_turn_of_each_worker() {
         workers: 2,
         with_queues: 2,
         chunks: 64,
-        inbox_frames: 64,
         transmit_max: 64,
+        ..Shape::default()
     };
     let mut rig = rig(&shape, &datagrams(4));
     rig.turn();
@@ -344,8 +335,7 @@ fn a_new_policy_is_live_after_one_turn_of_each_worker() {
     assert!(rig.publisher.wait_live(std::time::Duration::ZERO).is_err());
     rig.turn();
     assert!(rig.publisher.wait_live(std::time::Duration::ZERO).is_ok());
-    let len = u32::try_from(datagrams(1)[0].len()).unwrap();
-    let arrived = rig.arrive(0, 8, len) as u64;
+    let arrived = rig.arrive(0, 8) as u64;
     rig.settle();
     assert_eq!(rig.check_ledger(), (arrived, 0, arrived));
     assert_eq!(rig.dropped(DropReason::Unregistered), arrived);
@@ -354,16 +344,8 @@ fn a_new_policy_is_live_after_one_turn_of_each_worker() {
 #[test]
 fn connections_of_an_interface_that_left_end_without_a_packet_a_few_slots_a_turn() {
     let frames = datagrams(300);
-    let len = u32::try_from(frames[0].len()).unwrap();
-    let shape = Shape {
-        workers: 1,
-        with_queues: 1,
-        chunks: 512,
-        inbox_frames: 64,
-        transmit_max: 512,
-    };
-    let mut rig = rig(&shape, &frames);
-    rig.arrive(0, 300, len);
+    let mut rig = rig(&Shape::default(), &frames);
+    rig.arrive(0, 300);
     rig.settle();
     let flows = |rig: &Rig| rig.views()[0].gauges.flows;
     assert_eq!(flows(&rig), 300);
@@ -371,7 +353,7 @@ fn connections_of_an_interface_that_left_end_without_a_packet_a_few_slots_a_turn
     assert!(!rig.workers[0].end_departed(now), "nothing has left");
     for text in [POLICY.replace("10.0.0.1", "10.0.0.2"), POLICY.to_owned()] {
         let generation = rig.publisher.current().generation().next();
-        let next = compile(&mut rig.compiler, &text, generation);
+        let next = rig.compiler.compile_text(&text, generation);
         rig.publisher.publish(Arc::new(next));
     }
     let mut left = Vec::new();
@@ -387,16 +369,8 @@ fn connections_of_an_interface_that_left_end_without_a_packet_a_few_slots_a_turn
 #[test]
 fn what_the_flows_name_is_told_when_asked_for_after_a_walk_of_a_few_slots_a_turn() {
     let frames = datagrams(300);
-    let len = u32::try_from(frames[0].len()).unwrap();
-    let shape = Shape {
-        workers: 1,
-        with_queues: 1,
-        chunks: 512,
-        inbox_frames: 64,
-        transmit_max: 512,
-    };
-    let mut rig = rig(&shape, &frames);
-    rig.arrive(0, 300, len);
+    let mut rig = rig(&Shape::default(), &frames);
+    rig.arrive(0, 300);
     rig.settle();
     let now = Tick::from_seconds(1);
     assert!(!rig.workers[0].take_census(now), "nobody asks");
@@ -422,11 +396,10 @@ fn what_the_flows_name_is_told_when_asked_for_after_a_walk_of_a_few_slots_a_turn
 #[test]
 fn every_queue_gets_chunks_however_few_there_are() {
     let shape = Shape {
-        workers: 1,
-        with_queues: 1,
         chunks: 9,
         inbox_frames: 4,
         transmit_max: 8,
+        ..Shape::default()
     };
     let mut rig = rig(&shape, &datagrams(1));
     // Both queues would take all nine.
@@ -468,14 +441,14 @@ fn datagrams_of_worker_1(port: u16) -> Vec<Vec<u8>> {
 }
 
 /// A worker 0 with eight receive queues outside, and a worker 1 without any whose flows all are.
-fn wide_rig(port: u16) -> (Rig, u32) {
+fn wide_rig(port: u16) -> Rig {
     let frames = datagrams_of_worker_1(port);
     let shape = Shape {
         workers: 2,
-        with_queues: 1,
         chunks: 8192,
         inbox_frames: 2048,
         transmit_max: 2048,
+        ..Shape::default()
     };
     let mut rig = rig(&shape, &frames);
     let lanes = rig.workers[0].lanes_mut();
@@ -487,15 +460,15 @@ fn wide_rig(port: u16) -> (Rig, u32) {
         lanes.queues.push(queue);
     }
     lanes.prefill();
-    (rig, u32::try_from(frames[0].len()).unwrap())
+    rig
 }
 
 /// Every turn a full burst arrives at each of the eight queues.
-fn flood(rig: &mut Rig, len: u32) -> u64 {
+fn flood(rig: &mut Rig) -> u64 {
     let mut arrived = 0;
     for turn in 0..100 {
         for queue in 1..9 {
-            let now = rig.arrive_at(0, queue, 64, len);
+            let now = rig.arrive_at(0, queue, 64);
             assert_eq!(now, 64, "queue {queue} starved in turn {turn}");
             arrived += 64;
         }
@@ -507,15 +480,15 @@ fn flood(rig: &mut Rig, len: u32) -> u64 {
 
 #[test]
 fn a_worker_of_many_queues_loses_nothing_on_the_way_to_another() {
-    let (mut rig, len) = wide_rig(53);
-    let arrived = flood(&mut rig, len);
+    let mut rig = wide_rig(53);
+    let arrived = flood(&mut rig);
     assert_eq!(rig.check_ledger(), (arrived, arrived, 0));
 }
 
 #[test]
 fn chunks_that_others_drop_come_home_as_fast_as_they_went() {
-    let (mut rig, len) = wide_rig(60_001);
-    let arrived = flood(&mut rig, len);
+    let mut rig = wide_rig(60_001);
+    let arrived = flood(&mut rig);
     assert_eq!(rig.check_ledger(), (arrived, 0, arrived));
     assert_eq!(rig.dropped(DropReason::NoRule), arrived);
 }
@@ -523,29 +496,27 @@ fn chunks_that_others_drop_come_home_as_fast_as_they_went() {
 #[test]
 fn a_sleeper_is_rung_when_its_chunks_wait_for_it() {
     let frames = datagrams_of_worker_1(60_001);
-    let len = u32::try_from(frames[0].len()).unwrap();
     let shape = Shape {
         workers: 2,
-        with_queues: 1,
         chunks: 64,
-        inbox_frames: 64,
         transmit_max: 64,
+        ..Shape::default()
     };
     let mut rig = rig(&shape, &frames);
     let exchange = Arc::clone(&rig.exchange);
     let doorbell = &exchange.inbox(WorkerId(0)).unwrap().doorbell;
     let is_rung = || rustix::io::read(doorbell, &mut [0; 8]).is_ok();
     // A few chunks are no reason to wake anybody.
-    assert_eq!(rig.arrive(0, 8, len), 8);
+    assert_eq!(rig.arrive(0, 8), 8);
     rig.workers[0].turn(rig.now);
     doorbell.raise();
     rig.workers[1].turn(rig.now);
     assert!(!is_rung());
     doorbell.lower();
     // Its fill ring is empty: no frame will wake it.
-    assert_eq!(rig.arrive(0, 64, len), 56);
+    assert_eq!(rig.arrive(0, 64), 56);
     rig.workers[0].turn(rig.now);
-    assert_eq!(rig.arrive(0, 64, len), 8);
+    assert_eq!(rig.arrive(0, 64), 8);
     rig.workers[0].turn(rig.now);
     doorbell.raise();
     rig.workers[1].turn(rig.now);
@@ -613,15 +584,13 @@ fn fragments_that_wait_are_in_flight_and_then_dropped() {
         .payload_len(130);
     let frames = vec![later.fragments(1, 48).swap_remove(1)];
     let shape = Shape {
-        workers: 1,
-        with_queues: 1,
         chunks: 16,
         inbox_frames: 16,
         transmit_max: 16,
+        ..Shape::default()
     };
     let mut rig = rig(&shape, &frames);
-    let len = u32::try_from(frames[0].len()).unwrap();
-    rig.arrive(0, 1, len);
+    rig.arrive(0, 1);
     rig.turn();
     assert_eq!(rig.views()[0].in_flight, 1);
     rig.now = Tick::from_seconds(100);
@@ -637,16 +606,9 @@ fn flows_end_by_their_keys_and_those_that_were_there_are_named() {
     let frames: Vec<Vec<u8>> = (1..=300)
         .map(|port| build::v4("192.0.2.7", "10.0.0.1").udp(5000, port).build())
         .collect();
-    let shape = Shape {
-        workers: 1,
-        with_queues: 1,
-        chunks: 512,
-        inbox_frames: 64,
-        transmit_max: 512,
-    };
-    let mut rig = rig(&shape, &frames);
+    let mut rig = rig(&Shape::default(), &frames);
     for _ in 0..5 {
-        rig.arrive(0, 60, u32::try_from(frames[0].len()).unwrap());
+        rig.arrive(0, 60);
         rig.turn();
     }
     let now = rig.now;
@@ -684,22 +646,21 @@ fn fragments_that_wait_do_not_starve_the_queue_that_they_came_by() {
         pieces.swap_remove(1)
     };
     let frames: Vec<Vec<u8>> = (0..1024).map(later).collect();
-    let len = u32::try_from(frames[0].len()).unwrap();
     let shape = Shape {
         workers: 4,
         with_queues: 4,
         chunks: 2048,
         inbox_frames: 4096,
-        transmit_max: 512,
+        ..Shape::default()
     };
     let mut rig = rig(&shape, &frames);
     for _ in 0..40 {
-        rig.arrive(0, 64, len);
+        rig.arrive(0, 64);
         rig.turn();
         rig.check_ledger();
     }
     rig.settle();
-    let arrived = rig.arrive(0, 64, len);
+    let arrived = rig.arrive(0, 64);
     assert!(
         arrived > 0,
         "no chunk left to receive into; {:?} wait",

@@ -134,12 +134,9 @@ impl<P: Port, M: FrameMemory> Worker<P, M> {
 
     /// Answers what the control side asks; returns how many requests there were.
     pub fn answer_commands(&mut self, now: Tick) -> usize {
-        let exchange = Arc::clone(self.lanes.exchange());
-        let Some(inbox) = exchange.inbox(self.lanes.id()) else {
-            return 0;
-        };
+        let inbox = self.lanes.exchange().inbox(self.lanes.id());
         // One a turn: a page of flows costs the path no more than a burst.
-        let Some(command) = inbox.commands.pop() else {
+        let Some(command) = inbox.and_then(|inbox| inbox.commands.pop()) else {
             return 0;
         };
         command.execute(&mut self.shard, &mut self.census, now);

@@ -10,9 +10,7 @@ use std::time::Duration;
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
 use portcullis::config;
-use portcullis::conntrack::{
-    PerInterface, Release, Shard, ShardConfig, TcpPickup, Timeouts, WAITING_MAX,
-};
+use portcullis::conntrack::{PerInterface, Release, Shard, ShardConfig, TcpPickup, WAITING_MAX};
 use portcullis::document::Source;
 use portcullis::packet::{FlowKey, Fragment, Parsed, parse, parse_quoted};
 use portcullis::pipeline::{
@@ -145,14 +143,12 @@ impl World {
                 max_flows: limit * 3,
                 new_per_second: if settings & 64 != 0 { limit } else { 0 },
             },
-            max_flows: FLOWS_MAX,
-            timeouts: Timeouts::default(),
             tcp_pickup: match settings & 1 {
                 0 => TcpPickup::Rules,
                 _ => TcpPickup::SynOnly,
             },
             tcp_strict: settings & 2 != 0,
-            seed: [1, 2],
+            ..ShardConfig::new(FLOWS_MAX, [1, 2])
         };
         Self {
             config: PipelineConfig {

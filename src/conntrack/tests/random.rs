@@ -9,6 +9,7 @@ use super::super::oracle::{Oracle, OracleFlow, rounded};
 use super::super::sides::{Mark, Side};
 use super::sequence::{Said, Sequence, Step};
 use super::*;
+use crate::types::regressions::Regression;
 
 const STEPS: u32 = 30_000;
 /// Seeds of a run in which nobody names one.
@@ -55,12 +56,7 @@ fn shard_does_what_the_oracle_does() {
 
 #[test]
 fn what_once_went_wrong_does_not_again() {
-    let kept = Sequence::kept();
-    assert!(kept.len() > 5, "the files are gone");
-    for (path, sequence) in kept {
-        eprintln!("{}", path.display());
-        replay(&sequence);
-    }
+    Sequence::replay_kept(6);
 }
 
 #[test]
@@ -119,16 +115,7 @@ fn run(seed: u64) -> [u64; 6] {
         }
     }));
     if let Err(failure) = steps {
-        // Many runs of it fail from here on; once is enough to say why.
-        let hook = panic::take_hook();
-        panic::set_hook(Box::new(|_| {}));
-        let fails =
-            |shorter: &Sequence| panic::catch_unwind(AssertUnwindSafe(|| replay(shorter))).is_err();
-        let shortest = sequence.shortest(fails);
-        panic::set_hook(hook);
-        let path = shortest.keep(&format!("seed-{seed}"));
-        eprintln!("kept as {}; SEED={seed} runs it all", path.display());
-        panic::resume_unwind(failure);
+        sequence.keep(seed, failure);
     }
     assert!(
         tracks.iter().take(3).all(|count| *count > 50),
@@ -142,7 +129,7 @@ fn run(seed: u64) -> [u64; 6] {
     ]
 }
 
-fn replay(sequence: &Sequence) {
+pub(super) fn replay(sequence: &Sequence) {
     let mut world = World::new(sequence, 0);
     for (number, step) in (0..).zip(&sequence.steps) {
         world.apply(*step, number);

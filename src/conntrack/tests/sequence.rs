@@ -16,11 +16,10 @@
 //! ```
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::{FromStr, SplitWhitespace};
 
 use super::*;
-use crate::types::shorten::shortest;
+use crate::types::regressions::Regression;
 
 /// What a packet is, beside its addresses and ports.
 #[derive(Clone, Copy, Debug)]
@@ -69,42 +68,24 @@ pub(super) struct Sequence {
 /// Letters of TCP's flags from the lowest bit.
 const FLAGS: &str = "FSRPAUEC";
 
-impl Sequence {
-    /// Without the steps that the failure does not need.
-    pub(super) fn shortest(self, fails: impl Fn(&Self) -> bool) -> Self {
-        let with = |steps: &[Step]| Self {
+impl Regression for Sequence {
+    const FOLDER: &str = "conntrack";
+    type Step = Step;
+
+    fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    fn with(&self, steps: &[Step]) -> Self {
+        Self {
             steps: steps.to_vec(),
-            ..self
-        };
-        let steps = shortest(self.steps.clone(), |steps| fails(&with(steps)));
-        with(&steps)
+            ..*self
+        }
     }
 
-    /// Writes it where the next run of the tests finds it.
-    pub(super) fn keep(&self, name: &str) -> PathBuf {
-        let path = folder().join(format!("{name}.txt"));
-        std::fs::create_dir_all(folder()).unwrap();
-        std::fs::write(&path, self.to_string()).unwrap();
-        path
+    fn replay(&self) {
+        super::random::replay(self);
     }
-
-    /// Those that were kept, by name.
-    pub(super) fn kept() -> Vec<(PathBuf, Self)> {
-        let files = std::fs::read_dir(folder()).unwrap();
-        let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-        paths.sort();
-        let read = |path: PathBuf| {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let sequence = text.parse();
-            let sequence = sequence.unwrap_or_else(|line| panic!("{}: {line}", path.display()));
-            (path, sequence)
-        };
-        paths.into_iter().map(read).collect()
-    }
-}
-
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/regressions/conntrack")
 }
 
 impl fmt::Display for Sequence {

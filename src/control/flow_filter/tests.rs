@@ -5,11 +5,9 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::clock::Tick;
 use crate::compile::Compiler;
-use crate::conntrack::{FlowClass, NewFlow, PerInterface, Shard, ShardConfig, TcpPickup, Timeouts};
-use crate::document::Source;
+use crate::conntrack::{FlowClass, NewFlow, Shard, ShardConfig};
 use crate::packet::build::{self, FrameBuilder};
 use crate::packet::{FlowKey, Parsed, parse};
-use crate::policy::{self, KnownLinks};
 use crate::types::{Direction, Generation, LinkId, RuleSlot};
 
 const POLICY: &str = r#"
@@ -39,11 +37,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let source = Source::new("test.toml", POLICY);
-        let policy = policy::parse(&source, KnownLinks::Unknown).unwrap().value;
-        let snapshot = Compiler::new()
-            .compile(&policy, &["link"], Generation(1))
-            .unwrap();
+        let snapshot = Compiler::new().compile_text(POLICY, Generation(1));
         let v4 = || build::v4("192.0.2.7", "10.0.0.1");
         let v6 = || build::v6("2001:db8::1", "2001:db8:9::9");
         let rule = |group: &str| {
@@ -82,14 +76,7 @@ impl World {
             Direction::Ingress => "web-1",
             Direction::Egress => "db-1",
         };
-        let config = ShardConfig {
-            max_flows: 4,
-            timeouts: Timeouts::default(),
-            per_interface: PerInterface::default(),
-            tcp_pickup: TcpPickup::Rules,
-            tcp_strict: false,
-            seed: [1, 2],
-        };
+        let config = ShardConfig::new(4, [1, 2]);
         let opened = Tick::from_seconds(NOW - age);
         let mut shard = Shard::new(&config, opened);
         let new = NewFlow {

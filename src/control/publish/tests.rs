@@ -1,18 +1,15 @@
 //! Publication, changes that wait, and the way back.
 
 use super::*;
-use crate::document::Source;
-use crate::policy::{self, KnownLinks};
+use crate::policy;
 use crate::snapshot::SnapshotReader;
 
 fn parse(port: u16) -> Policy {
-    let text = format!(
+    policy::of_text(&format!(
         "[security_groups.web]\ndescription = \"web\"\n\
          ingress = [{{ protocol = \"tcp\", ports = {port}, from = [\"10.0.0.0/8\"] }}]\n\
          [interfaces.a]\naddresses = [\"10.0.1.10\"]\ngroups = [\"web\"]\n"
-    );
-    let source = Source::from_bytes("policy.toml", text.into_bytes()).unwrap();
-    policy::parse(&source, KnownLinks::Unknown).unwrap().value
+    ))
 }
 
 /// A state in generation 1, and two workers that never took it up.

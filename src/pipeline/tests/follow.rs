@@ -383,12 +383,8 @@ fn one_request_and_one_response_in_pieces_are_no_stream() {
 fn strict_window_holds_for_a_segment_in_pieces() {
     let mut world = World::new(WEB);
     let shard = ShardConfig {
-        max_flows: 16,
-        per_interface: PerInterface::default(),
-        timeouts: Timeouts::default(),
-        tcp_pickup: TcpPickup::Rules,
         tcp_strict: true,
-        seed: [1, 2],
+        ..ShardConfig::new(16, [1, 2])
     };
     world.shard = Shard::new(&shard, Tick(0));
     world.passes(Outside, &request().syn(), PassReason::Rule);

@@ -32,7 +32,7 @@ impl World {
     fn at(policy: &str, generation: u64) -> Self {
         let mut world = Self::new(policy);
         world.compiler = Compiler::new();
-        world.snapshot = compile(&mut world.compiler, policy, Generation(generation));
+        world.snapshot = world.compiler.compile_text(policy, Generation(generation));
         world
     }
 

@@ -11,6 +11,7 @@ use super::draft::{Draft, INSIDE, OUTSIDE, Random};
 use super::oracle::{Expected, Oracle};
 use super::story::{Event, Story, run};
 use super::*;
+use crate::conntrack::TcpPickup;
 use crate::packet::{FlowKey, Parsed, TcpFlags, parse};
 use crate::policy::Policy;
 use crate::snapshot::FlowSeat;
@@ -85,12 +86,9 @@ impl RandomWorld {
         let workers = if seed.is_multiple_of(3) { 2 } else { 1 };
         let is_small = workers == 1 && seed.is_multiple_of(4);
         let shard = ShardConfig {
-            max_flows: if is_small { 1 } else { 100 },
-            per_interface: PerInterface::default(),
-            timeouts: Timeouts::default(),
             tcp_pickup: random.pick(&[TcpPickup::Rules, TcpPickup::Rules, TcpPickup::SynOnly]),
             tcp_strict: random.one_in(3),
-            seed: [seed, 2],
+            ..ShardConfig::new(if is_small { 1 } else { 100 }, [seed, 2])
         };
         let now = Tick(UNIT * 8);
         let exempt_port = ExemptPort {

@@ -16,12 +16,10 @@
 //! ```
 //!
 //! A world's number is the seed of its settings; what happens in it is told here alone.
-#![expect(clippy::print_stderr, reason = "a failure names its file")]
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
 use std::str::{FromStr, SplitWhitespace};
 
 use ipnet::IpNet;
@@ -33,7 +31,7 @@ use crate::policy::{
     Service,
 };
 use crate::sync::Arc;
-use crate::types::shorten::shortest;
+use crate::types::regressions::Regression;
 use crate::types::{GroupId, InterfaceId, RuleId};
 
 /// One thing that happens.
@@ -52,32 +50,29 @@ pub(super) struct Story {
     pub(super) events: Vec<Event>,
 }
 
-impl Story {
-    /// Writes it where the next run of the tests finds it.
-    pub(super) fn keep(&self) -> PathBuf {
-        let path = folder().join(format!("seed-{}.txt", self.seed));
-        std::fs::create_dir_all(folder()).unwrap();
-        std::fs::write(&path, self.to_string()).unwrap();
-        path
+impl Regression for Story {
+    const FOLDER: &str = "pipeline";
+    type Step = Event;
+
+    fn steps(&self) -> &[Event] {
+        &self.events
     }
 
-    /// Those that were kept, by name.
-    pub(super) fn kept() -> Vec<(PathBuf, Self)> {
-        let files = std::fs::read_dir(folder()).unwrap();
-        let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-        paths.sort();
-        let read = |path: PathBuf| {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let story = text.parse();
-            let story = story.unwrap_or_else(|line| panic!("{}: {line}", path.display()));
-            (path, story)
-        };
-        paths.into_iter().map(read).collect()
+    fn with(&self, events: &[Event]) -> Self {
+        Self {
+            seed: self.seed,
+            events: events.to_vec(),
+        }
     }
-}
 
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/regressions/pipeline")
+    fn replay(&self) {
+        let mut world = RandomWorld::new(self.seed);
+        for event in &self.events {
+            if !world.happen(event.clone()) {
+                return;
+            }
+        }
+    }
 }
 
 impl fmt::Display for Story {
@@ -320,16 +315,6 @@ fn read_interface(at: usize, words: &mut SplitWhitespace<'_>) -> Option<Interfac
     Some(interface)
 }
 
-/// What happened once happens again, as far as it can be told.
-fn replay(seed: u64, events: &[Event]) {
-    let mut world = RandomWorld::new(seed);
-    for event in events {
-        if !world.happen(event.clone()) {
-            return;
-        }
-    }
-}
-
 /// One world, and how often each verdict was given in it.
 pub(super) fn run(seed: u64) -> HashMap<Verdict, u32> {
     let mut world = RandomWorld::new(seed);
@@ -340,29 +325,14 @@ pub(super) fn run(seed: u64) -> HashMap<Verdict, u32> {
         }
     }));
     if let Err(failure) = steps {
-        // Many runs of it fail from here on; once is enough to say why.
-        let hook = panic::take_hook();
-        panic::set_hook(Box::new(|_| {}));
-        let fails = |events: &[Event]| {
-            panic::catch_unwind(AssertUnwindSafe(|| replay(seed, events))).is_err()
-        };
-        let events = shortest(world.story.events, fails);
-        panic::set_hook(hook);
-        let path = Story { seed, events }.keep();
-        eprintln!("kept as {}; SEED={seed} runs it all", path.display());
-        panic::resume_unwind(failure);
+        world.story.keep(seed, failure);
     }
     world.seen
 }
 
 #[test]
 fn what_once_went_wrong_does_not_again() {
-    let kept = Story::kept();
-    assert!(kept.len() > 2, "the files are gone");
-    for (path, story) in kept {
-        eprintln!("{}", path.display());
-        replay(story.seed, &story.events);
-    }
+    Story::replay_kept(3);
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! What differences look like. That they are exact, the compiler's tests hold to its oracle.
 
 use super::*;
-use crate::document::Source;
-use crate::policy::{KnownLinks, parse};
+use crate::policy::of_text as policy;
 
 const BASE: &str = r#"
 [security_groups.web]
@@ -32,11 +31,6 @@ groups = ["db"]
 addresses = ["10.0.2.1"]
 groups = ["lb"]
 "#;
-
-fn policy(text: &str) -> Policy {
-    let source = Source::from_bytes("policy.toml", text.as_bytes().to_vec()).unwrap();
-    parse(&source, KnownLinks::Unknown).unwrap().value
-}
 
 /// What changes from one text to the other; the reverse has to say the same with other signs.
 fn said(old: &str, new: &str) -> Vec<String> {

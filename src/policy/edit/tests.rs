@@ -1,15 +1,9 @@
 //! Single rules against whole documents.
 
 use super::*;
-use crate::policy::{KnownLinks, parse};
+use crate::policy::of_text as policy;
 
 const EXAMPLE: &str = include_str!("../../../configs/policy.toml");
-
-fn policy(text: &str) -> Policy {
-    parse(&Source::new("p.toml", text), KnownLinks::Unknown)
-        .unwrap_or_else(|report| panic!("{report}"))
-        .value
-}
 
 fn editor() -> RuleEditor {
     RuleEditor::new(Arc::new(policy(EXAMPLE)))

@@ -242,13 +242,7 @@ impl ExplainRequest {
 }
 
 fn name(number: u8) -> String {
-    match number {
-        protocol::ICMP => "icmp".to_owned(),
-        protocol::TCP => "tcp".to_owned(),
-        protocol::UDP => "udp".to_owned(),
-        protocol::ICMPV6 => "icmpv6".to_owned(),
-        other => format!("protocol {other}"),
-    }
+    protocol::name(number).map_or_else(|| format!("protocol {number}"), str::to_owned)
 }
 
 /// What a rule would have to allow, in words.

@@ -206,7 +206,7 @@ fn describe(worker: WorkerId, flow: &FlowView, snapshot: &Snapshot, links: &[Str
         vlan: flow.key.vlan.outer,
         interface: interface.map(|interface| interface.name.to_string()),
         direction: flow.head.direction.name().to_owned(),
-        protocol: protocol_name(flow.key.protocol),
+        protocol: protocol::name_or_number(flow.key.protocol),
         source: source.into(),
         source_port,
         destination: destination.into(),
@@ -272,14 +272,4 @@ fn owner_in(flow: &FlowView, next: &Snapshot) -> Option<InterfaceRef> {
         interface: flow.head.interface,
         judged_low: flow.head.generation_low,
     })
-}
-
-fn protocol_name(number: u8) -> String {
-    match number {
-        protocol::ICMP => "icmp".to_owned(),
-        protocol::TCP => "tcp".to_owned(),
-        protocol::UDP => "udp".to_owned(),
-        protocol::ICMPV6 => "icmpv6".to_owned(),
-        other => other.to_string(),
-    }
 }

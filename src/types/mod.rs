@@ -25,4 +25,22 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
+
+    /// What a policy calls a protocol that rules have a word for.
+    #[must_use]
+    pub const fn name(number: u8) -> Option<&'static str> {
+        match number {
+            ICMP => Some("icmp"),
+            TCP => Some("tcp"),
+            UDP => Some("udp"),
+            ICMPV6 => Some("icmpv6"),
+            _ => None,
+        }
+    }
+
+    /// The same, and the number of any other.
+    #[must_use]
+    pub fn name_or_number(number: u8) -> String {
+        name(number).map_or_else(|| number.to_string(), str::to_owned)
+    }
 }

@@ -33,8 +33,12 @@ pub(super) fn differing(
             Direction::Egress => "it is an egress rule".to_owned(),
         },
         Field::Protocol => {
-            let wanted = protocol_of(rule.service).map_or_else(String::new, name);
-            format!("protocol is {}, not {wanted}", name(asked.protocol))
+            let wanted =
+                protocol_of(rule.service).map_or_else(String::new, protocol::name_or_number);
+            format!(
+                "protocol is {}, not {wanted}",
+                protocol::name_or_number(asked.protocol)
+            )
         }
         Field::Port => match rule.service {
             Service::Tcp(ports) | Service::Udp(ports) => port(asked, ports),
@@ -51,16 +55,6 @@ pub(super) fn differing(
             _ => String::new(),
         },
         Field::Address => address(policy, asked.remote, rule, peers),
-    }
-}
-
-fn name(number: u8) -> String {
-    match number {
-        protocol::ICMP => "icmp".to_owned(),
-        protocol::TCP => "tcp".to_owned(),
-        protocol::UDP => "udp".to_owned(),
-        protocol::ICMPV6 => "icmpv6".to_owned(),
-        other => other.to_string(),
     }
 }
 

@@ -20,6 +20,8 @@
     reason = "a benchmark may end, print, and read the clock"
 )]
 
+#[path = "support/flags.rs"]
+mod flags;
 #[path = "support/floor.rs"]
 mod floor;
 mod support;
@@ -28,6 +30,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+use flags::after;
 use floor::{Floor, WORDS_V4};
 use portcullis::clock::Tick;
 use portcullis::compile::Compiler;
@@ -336,11 +339,6 @@ criterion_group! {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let after = |flag: &str| {
-        let at = arguments.iter().position(|argument| argument == flag)?;
-        Some(arguments.get(at + 1).map_or("", String::as_str))
-    };
     if after("--bars").is_some() {
         return bars();
     }

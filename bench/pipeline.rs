@@ -21,6 +21,8 @@
 
 #[path = "pipeline/bars.rs"]
 mod bars;
+#[path = "support/flags.rs"]
+mod flags;
 #[path = "support/floor.rs"]
 mod floor;
 mod support;
@@ -30,6 +32,7 @@ mod world;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+use flags::after;
 use floor::Floor;
 use portcullis::pipeline::BATCH_MAX;
 use portcullis::types::{DropReason, PassReason, Verdict};
@@ -122,23 +125,18 @@ criterion_group! {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let after = |flag: &str| {
-        let at = arguments.iter().position(|argument| argument == flag)?;
-        Some(arguments.get(at + 1).map_or("", String::as_str))
-    };
     if after("--bars").is_some() {
         return bars::run(&flow_counts());
     }
     if let Some(row) = after("--profile") {
-        let kind = match after("--kind") {
+        let kind = match after("--kind").as_deref() {
             Some("tcp4") => Kind::Tcp,
             Some("udp6") => Kind::Udp6,
             _ => Kind::Udp,
         };
         let number = |flag, absent| after(flag).and_then(|t| t.parse().ok()).unwrap_or(absent);
         let bursts = number("--bursts", 10_000) as usize;
-        return bars::profile(row, kind, number("--flows", 10_000_u32), bursts);
+        return bars::profile(&row, kind, number("--flows", 10_000_u32), bursts);
     }
     benches();
     Criterion::default().configure_from_args().final_summary();

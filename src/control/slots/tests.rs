@@ -5,12 +5,9 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::*;
-use crate::conntrack::{
-    FlowClass, FlowView, NewFlow, PerInterface, Shard, ShardConfig, TcpPickup, Timeouts,
-};
-use crate::document::Source;
+use crate::conntrack::{FlowClass, FlowView, NewFlow, Shard, ShardConfig};
 use crate::packet::{Addresses, FlowKey, Fragment, IpPacket, Transport, VlanTags};
-use crate::policy::{self, KnownLinks, Policy};
+use crate::policy::{self, Policy};
 use crate::snapshot::{Decision, Question, RuleInfo, Snapshot};
 use crate::sync::Arc;
 use crate::types::{Direction, LinkId};
@@ -67,19 +64,11 @@ fn policy(rules: &[u32], interfaces: &[u32]) -> Policy {
         )
         .unwrap();
     }
-    let source = Source::new("policy.toml", text.as_str());
-    policy::parse(&source, KnownLinks::Unknown).unwrap().value
+    policy::of_text(&text)
 }
 
 fn shard(seed: u64) -> Shard {
-    let config = ShardConfig {
-        max_flows: 512,
-        per_interface: PerInterface::default(),
-        timeouts: Timeouts::default(),
-        tcp_pickup: TcpPickup::Rules,
-        tcp_strict: false,
-        seed: [seed, 1],
-    };
+    let config = ShardConfig::new(512, [seed, 1]);
     Shard::new(&config, Tick::from_seconds(1))
 }
 
@@ -309,4 +298,27 @@ fn flows_never_name_a_rule_or_interface_that_did_not_admit_them() {
         "{:?}",
         world.named
     );
+}
+
+#[test]
+fn a_slot_waits_until_what_its_interface_opened_no_longer_counts() {
+    let mut world = World::new(2);
+    while world.slots.asked.is_none() {
+        assert!(world.change());
+        world.return_slots();
+    }
+    for at in 0..usize::from(WORKERS) {
+        world.workers[at].snapshot = Arc::clone(world.snapshots.last().unwrap());
+        world.count(at);
+    }
+    let found = world.now;
+    for (after, is_returned) in [
+        (Duration::ZERO, false),
+        (SHARE_MEMORY - Duration::from_millis(1), false),
+        (SHARE_MEMORY, true),
+    ] {
+        world.now = found.after(after);
+        world.return_slots();
+        assert_eq!(world.returned > 0, is_returned, "{after:?} later");
+    }
 }

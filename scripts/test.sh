@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that has to hold, in one command; CI runs it too. About thirteen minutes on two cores.
+# Everything that has to hold, in one command; CI runs it too. About seventeen minutes on two cores.
 #
 #   scripts/test.sh
 #
